@@ -1,0 +1,1 @@
+"""supervisor-uvicorn: keeps uvicorn workers alive, well and upgradable under supervisord."""
