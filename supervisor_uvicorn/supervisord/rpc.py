@@ -1,0 +1,333 @@
+"""XML-RPC to supervisord, with one total deadline for each call.
+
+supervisor's own transport (supervisor 4.3.0, xmlrpc.py ``SupervisorTransport``) has no time-out on either kind of
+socket, and after any error but an HTTP status it can never be used again (``CannotSendRequest``). A listener that
+waits for ever is of no use, so this client is our own:
+
+* The deadline is for the whole call. It is set anew, to what is left, before each operation on the socket; a peer that
+  drips one byte a second is cut off like one that says nothing.
+* The connection is kept between calls. After any error it is closed, and the next call begins afresh.
+* A signal must not be sent twice. A call is sent a second time only if it was declared ``idempotent``, on a kept
+  connection, and not one byte of an answer had come. Before a kept connection is used it is looked at: what
+  supervisord closed meanwhile is replaced before anything is sent.
+* Every error says whether the call may have been carried out (:attr:`RpcError.in_doubt`).
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import select
+import socket
+import time
+import xmlrpc.client
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+DEADLINE_S = 5.0
+
+# supervisor 4.3.0 and 4.2.5, xmlrpc.py ``Faults``: those that we act on
+UNKNOWN_METHOD = 1
+INCORRECT_PARAMETERS = 2
+SHUTDOWN_STATE = 6
+BAD_NAME = 10
+BAD_SIGNAL = 11
+NO_FILE = 20
+NOT_EXECUTABLE = 21
+FAILED = 30
+ABNORMAL_TERMINATION = 40
+SPAWN_ERROR = 50
+ALREADY_STARTED = 60
+NOT_RUNNING = 70
+STILL_RUNNING = 91
+
+
+class RpcError(Exception):
+    """A call that did not give a result. ``in_doubt``: supervisord may have carried it out nevertheless."""
+
+    in_doubt = False
+
+
+class Unreachable(RpcError):
+    """No connection was made, so supervisord never saw the call."""
+
+
+class InDoubt(RpcError):
+    """The request may have been sent, and no answer came: a deadline, a reset, a connection cut."""
+
+    in_doubt = True
+
+
+class Unauthorized(RpcError):
+    """HTTP 401. supervisord refused the call and did nothing."""
+
+
+class BadAnswer(RpcError):
+    """An answer that is not one: another HTTP status, no XML-RPC, too long."""
+
+    in_doubt = True
+
+
+class Fault(RpcError):
+    """supervisord's own refusal: ``code`` is one of this module's constants, ``text`` its words for it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} (fault {code})")
+        self.code = code
+        self.text = text
+
+
+class _TimedSocket(socket.socket):
+    """A socket whose every operation ends at ``until`` (monotonic), and that counts the bytes it received."""
+
+    until = 0.0
+    received_bytes = 0
+
+    def grant(self) -> None:
+        """Set the time that is left; raises TimeoutError where there is none."""
+        left_s = self.until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left_s)
+
+    def sendall(self, *args: Any) -> None:
+        self.grant()  # the time-out of a sendall is a total one (Python 3.5)
+        super().sendall(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        self.grant()
+        count = super().recv_into(*args)
+        self.received_bytes += count
+        return count
+
+
+class _Connection(http.client.HTTPConnection):
+    """http.client over a socket that is connected already."""
+
+    def __init__(self, sock: _TimedSocket) -> None:
+        super().__init__("localhost")  # as the Host header; a path would be no host name
+        self.sock = sock
+        self.auto_open = 0  # never reconnect behind our back
+        self.timed = sock
+
+
+class Rpc:
+    """A client of one supervisord. Not thread-safe: give each thread its own.
+
+    ``server_url`` is ``http://host:port`` or ``unix:///path``, as supervisord puts it into ``SUPERVISOR_SERVER_URL``.
+    Basic authentication is used where ``username`` or ``password`` is given. ``deadline_s`` is for one call, in seconds.
+    Raises :class:`RpcError` for a URL of another kind.
+    """
+
+    def __init__(self, server_url: str, username: str = "", password: str = "", deadline_s: float = DEADLINE_S) -> None:
+        self.server_url = server_url
+        self.deadline_s = deadline_s
+        self._unix_path = ""
+        self._host, self._port = "", 0
+        if server_url.startswith("unix://"):
+            self._unix_path = server_url[len("unix://") :]
+        elif server_url.startswith("http://"):
+            try:
+                parts = urlsplit(server_url)
+                self._host, self._port = parts.hostname or "", parts.port or 80
+            except ValueError as error:
+                raise RpcError(f"{server_url!r} is not a server URL: {error}") from None
+        if not self._unix_path and not self._host:
+            raise RpcError(
+                f"{server_url!r} is not a server URL; write http://127.0.0.1:9001 or unix:///run/supervisor.sock"
+            )
+        self._http_headers = {"Content-Type": "text/xml", "Accept": "text/xml", "User-Agent": "supervisor-uvicorn"}
+        if username or password:
+            token = base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+            self._http_headers["Authorization"] = f"Basic {token}"
+        self._with_credentials = bool(username or password)
+        self._connection: _Connection | None = None
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str], deadline_s: float = DEADLINE_S) -> Rpc:
+        """From what supervisord gives its children, as supervisor's own childutils reads it (``getRPCTransport``).
+
+        Raises :class:`RpcError` where ``SUPERVISOR_SERVER_URL`` is missing.
+        """
+        url = env.get("SUPERVISOR_SERVER_URL", "")
+        if not url:
+            raise RpcError("SUPERVISOR_SERVER_URL is not set: supervisord has no RPC server, or did not start us")
+        return cls(url, env.get("SUPERVISOR_USERNAME", ""), env.get("SUPERVISOR_PASSWORD", ""), deadline_s)
+
+    def __enter__(self) -> Rpc:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one. The next call opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def call(self, method: str, *params: Any, idempotent: bool = False, deadline_s: float | None = None) -> Any:
+        """Call ``method`` ("supervisor.getState") and return its result.
+
+        ``idempotent`` allows a second sending over a fresh connection where the kept one turns out to be dead.
+        ``deadline_s`` overrides the client's own, in seconds. Raises :class:`RpcError` and its kinds; ``TypeError`` or
+        ``OverflowError`` for parameters that XML-RPC cannot carry (None, an int beyond 31 bits).
+        """
+        # A lone surrogate (a byte that was no UTF-8) cannot be sent; "?" stands in its place.
+        body = xmlrpc.client.dumps(params, method).encode("utf-8", "replace")
+        until = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
+        while True:
+            connection, kept = self._connect(until)
+            before_bytes = connection.timed.received_bytes
+            try:
+                answer = self._exchange(connection, body, method)
+            except RpcError:
+                self.close()
+                raise
+            except (OSError, http.client.HTTPException) as error:
+                nothing_came = connection.timed.received_bytes == before_bytes
+                self.close()
+                if kept and idempotent and nothing_came and not isinstance(error, TimeoutError):
+                    continue
+                raise self._lost(method, error, nothing_came) from error
+            except BaseException:
+                self.close()  # an interrupt in the middle: what comes next on it would be this call's answer
+                raise
+            return _result(answer, method)
+
+    # -- the steps of a call
+
+    def _connect(self, until: float) -> tuple[_Connection, bool]:
+        """The kept connection or a new one, and which; raises :class:`Unreachable`."""
+        kept = self._connection
+        if kept is not None:
+            if not _readable(kept.timed):
+                kept.timed.until = until
+                return kept, True
+            self.close()  # at its end, or with bytes in it that nobody asked for
+        try:
+            sock = self._dial_unix(until) if self._unix_path else self._dial_tcp(until)
+        except OSError as error:
+            raise Unreachable(self._why_unreachable(error)) from error
+        sock.until = until
+        self._connection = _Connection(sock)
+        return self._connection, False
+
+    def _dial_unix(self, until: float) -> _TimedSocket:
+        while True:
+            sock = _TimedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.until = until
+            try:
+                sock.grant()
+                sock.connect(self._unix_path)
+            except BlockingIOError:  # its backlog is full: supervisord is busy. unix(7): EAGAIN, at once
+                sock.close()
+                time.sleep(min(0.01, max(0.0, until - time.monotonic())))
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+
+    def _dial_tcp(self, until: float) -> _TimedSocket:
+        problem = OSError(f"no address for {self._host!r}")
+        for family, kind, protocol, _, address in socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
+            sock = _TimedSocket(family, kind, protocol)
+            sock.until = until
+            try:
+                sock.grant()
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                sock.close()
+                problem = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise problem
+
+    def _exchange(self, connection: _Connection, body: bytes, method: str) -> bytes:
+        """Send ``body`` and return the body of the answer, whole."""
+        connection.request("POST", "/RPC2", body, self._http_headers)
+        response = connection.getresponse()
+        if response.status == 401:
+            raise Unauthorized(self._why_unauthorized())
+        if response.status != 200:
+            raise BadAnswer(f"{self.server_url} answered {method} with HTTP {response.status} {response.reason}")
+        parts = io.BytesIO()
+        while part := response.read(64 * 1024):
+            parts.write(part)
+            if parts.tell() > MAX_ANSWER_BYTES:
+                raise BadAnswer(f"{self.server_url} answered {method} with more than {MAX_ANSWER_BYTES} bytes")
+        if response.length:  # read(n) does not say that the peer left early
+            raise ConnectionResetError(f"closed with {response.length} bytes still to come")
+        if response.will_close:
+            self.close()
+        return parts.getvalue()
+
+    # -- words for people
+
+    def _why_unreachable(self, error: OSError) -> str:
+        where = self.server_url
+        if isinstance(error, TimeoutError):
+            return f"{where} did not accept a connection in time: supervisord is stopped or very busy"
+        if isinstance(error, FileNotFoundError):
+            return f"{where}: there is no such socket; supervisord is not running, or its file= is another"
+        if isinstance(error, PermissionError):
+            return (
+                f"{where}: this user may not use supervisord's socket; "
+                "in [unix_http_server] write chmod=0770 and chown=USER:GROUP with a group that it is in"
+            )
+        if isinstance(error, ConnectionRefusedError):
+            return f"{where}: nobody listens there; supervisord is not running"
+        return f"{where}: {error}"
+
+    def _lost(self, method: str, error: Exception, nothing_came: bool) -> RpcError:
+        if isinstance(error, TimeoutError):
+            return InDoubt(f"{self.server_url} did not answer {method} in time; it may still carry it out")
+        if isinstance(error, OSError):  # includes RemoteDisconnected: closed without an answer
+            return InDoubt(f"{self.server_url} closed the connection during {method}: {error}")
+        if isinstance(error, http.client.IncompleteRead) or nothing_came:
+            return InDoubt(f"{self.server_url} cut its answer to {method} short")
+        return BadAnswer(f"{self.server_url} did not answer {method} with HTTP: {type(error).__name__} {error}")
+
+    def _why_unauthorized(self) -> str:
+        if self._with_credentials:
+            begin = f"{self.server_url} refused the user name or password (HTTP 401)."
+        else:
+            begin = f"{self.server_url} wants a user name and password (HTTP 401)."
+        return (
+            f"{begin} supervisord never hands its own credentials to its children: write those of its "
+            "[unix_http_server] or [inet_http_server] section into the listener's: in [eventlistener:...] "
+            'environment=SUPERVISOR_USERNAME="...",SUPERVISOR_PASSWORD="..."'
+        )
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _result(answer: bytes, method: str) -> Any:
+    try:
+        values, called = xmlrpc.client.loads(answer)
+    except xmlrpc.client.Fault as fault:
+        try:
+            code = int(fault.faultCode)
+        except (TypeError, ValueError):
+            raise BadAnswer(f"the answer to {method} is a fault without a number: {fault.faultCode!r}") from None
+        raise Fault(code, str(fault.faultString)) from None
+    except Exception as error:  # noqa: BLE001 - expat and the unmarshaller raise a dozen kinds for garbage
+        raise BadAnswer(f"the answer to {method} is not XML-RPC: {type(error).__name__} {error}") from error
+    if called is not None or len(values) != 1:
+        raise BadAnswer(f"the answer to {method} is XML-RPC, but not an answer")
+    return values[0]
