@@ -52,27 +52,27 @@ class RpcError(Exception):
     in_doubt = False
 
 
-class Unreachable(RpcError):
+class Unreachable(RpcError):  # noqa: N818
     """No connection was made, so supervisord never saw the call."""
 
 
-class InDoubt(RpcError):
+class InDoubt(RpcError):  # noqa: N818
     """The request may have been sent, and no answer came: a deadline, a reset, a connection cut."""
 
     in_doubt = True
 
 
-class Unauthorized(RpcError):
+class Unauthorized(RpcError):  # noqa: N818
     """HTTP 401. supervisord refused the call and did nothing."""
 
 
-class BadAnswer(RpcError):
+class BadAnswer(RpcError):  # noqa: N818
     """An answer that is not one: another HTTP status, no XML-RPC, too long."""
 
     in_doubt = True
 
 
-class Fault(RpcError):
+class Fault(RpcError):  # noqa: N818 - a word of the protocol, not a defect
     """supervisord's own refusal: ``code`` is one of this module's constants, ``text`` its words for it."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -119,7 +119,7 @@ class Rpc:
     """A client of one supervisord. Not thread-safe: give each thread its own.
 
     ``server_url`` is ``http://host:port`` or ``unix:///path``, as supervisord puts it into ``SUPERVISOR_SERVER_URL``.
-    Basic authentication is used where ``username`` or ``password`` is given. ``deadline_s`` is for one call, in seconds.
+    Basic authentication is used where ``username`` or ``password`` is given. ``deadline_s`` is for one call.
     Raises :class:`RpcError` for a URL of another kind.
     """
 
@@ -326,7 +326,7 @@ def _result(answer: bytes, method: str) -> Any:
         except (TypeError, ValueError):
             raise BadAnswer(f"the answer to {method} is a fault without a number: {fault.faultCode!r}") from None
         raise Fault(code, str(fault.faultString)) from None
-    except Exception as error:  # noqa: BLE001 - expat and the unmarshaller raise a dozen kinds for garbage
+    except Exception as error:  # expat and the unmarshaller raise a dozen kinds for garbage
         raise BadAnswer(f"the answer to {method} is not XML-RPC: {type(error).__name__} {error}") from error
     if called is not None or len(values) != 1:
         raise BadAnswer(f"the answer to {method} is XML-RPC, but not an answer")

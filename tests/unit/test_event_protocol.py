@@ -58,7 +58,7 @@ def test_supervisords_own_envelope_is_read() -> None:
     event = events.RemoteCommunicationEvent("pause", "héy\ndätä")
     event.serial, event.pool_serials = 5, {"health": 6}
     payload = event.payload()
-    text = pool._eventEnvelope("REMOTE_COMMUNICATION", 5, 6, payload)
+    text = pool._eventEnvelope(events.RemoteCommunicationEvent, 5, 6, payload)
     (read,) = EventReader().feed(text.encode() if isinstance(text, str) else text)
     assert (read.name, read.serial, read.pool) == ("REMOTE_COMMUNICATION", 5, "health")
     assert payload_fields(read.payload) == {"type": "pause"}

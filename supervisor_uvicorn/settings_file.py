@@ -1,0 +1,119 @@
+"""Our sections in a file that is read as supervisor reads its own. Floor 0, and nothing of supervisor is imported.
+
+From supervisor 4.3.0, options.py: ``UnhosedConfigParser`` (a RawConfigParser with inline ``;`` and ``#`` comments and
+with doubled sections allowed, the later value winning; no interpolation) and ``ServerOptions.read_config`` (the
+``[include]`` section: patterns beside the file, with ``%(here)s``, ``%(host_node_name)s`` and ``%(ENV_X)s``, each
+pattern's files in order of their names). So our sections may stand in supervisord.conf, or beside a program in its
+``conf.d``. supervisord itself ignores sections that it does not know.
+"""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GENERAL = ""
+"""The key of ``[supervisor-uvicorn]`` among the groups' sections."""
+
+SECTION = "supervisor-uvicorn"
+
+
+class SettingsError(ValueError):
+    """A wrong value, for the eyes of the person who wrote it: where it stands, what it is, what to write instead."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A setting as somebody wrote it: after ``flag``, or in the section that ``place`` names ("FILE, [SECTION]")."""
+
+    key: str
+    lines: tuple[str, ...]
+    flag: str = ""
+    place: str = ""
+
+    @property
+    def where(self) -> str:
+        return self.flag or f"{self.place}, {self.key}"
+
+    def error(self, problem: str, example: str) -> SettingsError:
+        """The error for this value; ``problem`` goes on after the quoted value ("is not a number of seconds")."""
+        value = " ".join(self.lines)
+        shown = value if len(value) <= 80 else value[:77] + "..."
+        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
+        if self.flag:
+            quoted = f"'{example}'" if any(letter in example for letter in " ;#()*") else example
+            instead = f"{self.flag} {quoted}"
+        else:
+            instead = f"{self.key}={example}"
+        return SettingsError(f'{self.where}: "{shown}" {problem}; write for example {instead}')
+
+
+def new_parser() -> configparser.RawConfigParser:
+    """A parser with the options of supervisor's own (supervisor 4.3.0, options.py ``UnhosedConfigParser``)."""
+    return configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False)
+
+
+def read_sections(file: str) -> dict[str, dict[str, Written]]:
+    """What ``file`` and the files that it includes say of us, by group and by key.
+
+    The group of the general section is :data:`GENERAL`.
+    Raises :class:`SettingsError` where a file cannot be read or parsed, or has a section that is almost one of ours.
+    """
+    found: dict[str, dict[str, Written]] = {}
+    parser = _parse(file)
+    _collect(parser, file, found)
+    for included in _included(parser, file):
+        _collect(_parse(included), included, found)
+    return found
+
+
+def _parse(file: str) -> configparser.RawConfigParser:
+    parser = new_parser()
+    try:
+        # Bytes that are no UTF-8 may stand in sections that are not ours.
+        with open(file, encoding="utf-8", errors="surrogateescape") as stream:
+            parser.read_file(stream, file)
+    except OSError as error:
+        raise SettingsError(f"--settings {file}: cannot be read: {error.strerror}") from None
+    except configparser.Error as error:
+        raise SettingsError(f"--settings {file}: is not a configuration file: {' '.join(str(error).split())}") from None
+    return parser
+
+
+def _collect(parser: configparser.RawConfigParser, file: str, found: dict[str, dict[str, Written]]) -> None:
+    for section in parser.sections():
+        name, colon, group = section.partition(":")
+        if name.strip() != SECTION:
+            if name.strip().lower().replace("_", "-") == SECTION:
+                raise SettingsError(f"{file}, [{section}]: is ignored under this name; write [{SECTION}{colon}{group}]")
+            continue
+        group = group.strip()
+        if colon and not group:
+            raise SettingsError(f"{file}, [{section}]: names no group; write [{SECTION}:GROUP], or [{SECTION}] for all")
+        place = f"{file}, [{section}]"
+        values = found.setdefault(group, {})
+        for key, value in parser.items(section):
+            if parser.defaults().get(key) == value:
+                continue  # [DEFAULT] speaks to every section; it does not speak to us
+            # In a command= supervisor wants %%; whoever writes it here too means one.
+            lines = tuple(line.replace("%%", "%") for line in value.split("\n") if line.strip()) or ("",)
+            values[key] = Written(key, lines, place=place)
+
+
+def _included(parser: configparser.RawConfigParser, file: str) -> list[str]:
+    patterns = parser.get("include", "files", fallback="")
+    here = os.path.dirname(os.path.abspath(file))
+    expansions: Mapping[str, str] = {
+        "here": here,
+        "host_node_name": platform.node(),
+        **{f"ENV_{name}": value for name, value in os.environ.items()},
+    }
+    try:
+        patterns = patterns % expansions
+    except (KeyError, ValueError, TypeError) as error:
+        raise SettingsError(f"{file}, [include], files: {patterns!r} cannot be expanded: {error}") from None
+    return [name for pattern in patterns.split() for name in sorted(glob.glob(os.path.join(here, pattern))) if name]
