@@ -1,4 +1,4 @@
-"""Writes ``docs/settings.rst`` from the settings themselves: after a change run ``python docs/generate_settings.py``."""
+"""Writes ``docs/settings.rst`` from the settings themselves; run it after a change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ A program's own section counts before the general section, that before a flag, t
 ``;`` and ``#`` after a blank begin a comment, as they do for supervisord. Durations are in seconds. A share is written
 ``50%`` or ``0.5``; on a ``command=`` line supervisord wants ``50%%``, and in our sections both do.
 
-A wrong value ends the listener before it is READY, with a message like this one in its stderr log (there it is one line)::
+A wrong value ends the listener before it is READY, with a line like this one in its stderr log (here it is broken)::
 
     supervisord.conf, [supervisor-uvicorn:web], silent_after: "30s" is not a number of seconds; write for example
     silent_after=30

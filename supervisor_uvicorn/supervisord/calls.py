@@ -50,7 +50,7 @@ class ProcessConfig:
     """One process of ``getAllConfigInfo``: the file as it was last *read*, which may be newer than what runs.
 
     ``autorestart`` is None before supervisor 4.4, which does not tell. ``uid`` is None where no ``user=`` is set. The
-    log files are paths, "auto", or "" for none.
+    log files are paths, "" for none, and "auto" for one that is named when the process is first started.
     """
 
     name: str  # group:name

@@ -186,7 +186,9 @@ class Rpc:
             connection, kept = self._connect(until)
             before_bytes = connection.timed.received_bytes
             try:
-                answer = self._exchange(connection, body, method)
+                return _result(self._exchange(connection, body, method), method)
+            except Fault:
+                raise  # a whole answer, and the connection is as good as before
             except RpcError:
                 self.close()
                 raise
@@ -199,7 +201,6 @@ class Rpc:
             except BaseException:
                 self.close()  # an interrupt in the middle: what comes next on it would be this call's answer
                 raise
-            return _result(answer, method)
 
     # -- the steps of a call
 
@@ -269,6 +270,8 @@ class Rpc:
                 raise BadAnswer(f"{self.server_url} answered {method} with more than {MAX_ANSWER_BYTES} bytes")
         if response.length:  # read(n) does not say that the peer left early
             raise ConnectionResetError(f"closed with {response.length} bytes still to come")
+        if response.length is None and not response.chunked and not parts.tell():
+            raise ConnectionResetError("closed in the middle of the head")  # http.client takes such a head for whole
         if response.will_close:
             self.close()
         return parts.getvalue()
