@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 setup(
     name="supervisor-uvicorn",
     version="0.1.0",
-    description="Finds, names and replaces the one hung or failing uvicorn worker behind a socket that supervisord shares",
+    description="Finds, names and replaces the one hung or failing uvicorn worker behind supervisord's shared socket",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author="the supervisor-uvicorn developers",
