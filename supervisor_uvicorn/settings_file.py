@@ -64,23 +64,24 @@ def read_sections(file: str) -> dict[str, dict[str, Written]]:
     Raises :class:`SettingsError` where a file cannot be read or parsed, or has a section that is almost one of ours.
     """
     found: dict[str, dict[str, Written]] = {}
-    parser = _parse(file)
+    parser = parse_file(file)
     _collect(parser, file, found)
-    for included in _included(parser, file):
-        _collect(_parse(included), included, found)
+    for included in included_files(parser, file):
+        _collect(parse_file(included), included, found)
     return found
 
 
-def _parse(file: str) -> configparser.RawConfigParser:
+def parse_file(file: str) -> configparser.RawConfigParser:
+    """``file`` parsed, without what it includes. Raises :class:`SettingsError` where it cannot be."""
     parser = new_parser()
     try:
         # Bytes that are no UTF-8 may stand in sections that are not ours.
         with open(file, encoding="utf-8", errors="surrogateescape") as stream:
             parser.read_file(stream, file)
     except OSError as error:
-        raise SettingsError(f"--settings {file}: cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     except configparser.Error as error:
-        raise SettingsError(f"--settings {file}: is not a configuration file: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{file}: is not a configuration file: {' '.join(str(error).split())}") from None
     return parser
 
 
@@ -104,7 +105,11 @@ def _collect(parser: configparser.RawConfigParser, file: str, found: dict[str, d
             values[key] = Written(key, lines, place=place)
 
 
-def _included(parser: configparser.RawConfigParser, file: str) -> list[str]:
+def included_files(parser: configparser.RawConfigParser, file: str) -> list[str]:
+    """The files that the ``[include]`` section of ``file`` names and that exist, in supervisor's order.
+
+    Raises :class:`SettingsError` where a pattern cannot be expanded.
+    """
     patterns = parser.get("include", "files", fallback="")
     here = os.path.dirname(os.path.abspath(file))
     expansions: Mapping[str, str] = {
