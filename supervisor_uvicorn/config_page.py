@@ -223,7 +223,7 @@ def _listener(found: Found, groups: Sequence[str]) -> str:
     else:
         lines += [
             "; What it does and why goes to a file that supervisord names: supervisorctl tail uvicorn-health stderr",
-            "; With supervisord -n (a container) take the next two lines too. Else not: a daemon's /dev/stderr is lost.",
+            "; With supervisord -n (a container) take these two lines too. Else not: a daemon's /dev/stderr is lost.",
             ";stderr_logfile=/dev/stderr",
             ";stderr_logfile_maxbytes=0",
         ]
@@ -232,9 +232,10 @@ def _listener(found: Found, groups: Sequence[str]) -> str:
 
 def _general(found: Found, groups: Sequence[str]) -> str:
     named = "They are read because --settings in the command above names this file."
+    unnamed = "To have them read, add --settings and the name of this file to the command above."
     lines = [
         "; Optional: the settings, with their defaults. `supervisor-uvicorn listen --help` says what each one means.",
-        f"; {named if found.file else 'To have them read, add --settings and the name of this file to the command above.'}",
+        f"; {named if found.file else unnamed}",
         f"[{SECTION}]",
     ]
     # Where --group is in the command, group= here would take its place.

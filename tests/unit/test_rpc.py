@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -214,7 +215,7 @@ def test_a_stopped_supervisord_costs_one_deadline_and_the_client_recovers(home: 
     with supervisord(home, conf) as process, Rpc(f"unix://{home}/s", deadline_s=0.5) as rpc:
         wait_for(rpc)
         calls = Supervisord(rpc)
-        process.send_signal(19)  # SIGSTOP
+        process.send_signal(signal.SIGSTOP)
         try:
             began = time.monotonic()
             with pytest.raises(InDoubt, match="in time") as caught:
@@ -222,7 +223,7 @@ def test_a_stopped_supervisord_costs_one_deadline_and_the_client_recovers(home: 
             assert 0.4 < time.monotonic() - began < 3
             assert caught.value.in_doubt
         finally:
-            process.send_signal(18)  # SIGCONT
+            process.send_signal(signal.SIGCONT)
         rpc.deadline_s = DEADLINE_S
         assert calls.pid() == process.pid
 
