@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""The tests in one command: ``python3 tests/run.py [pytest's arguments]``. Needs Python 3.10 or newer on Linux.
+
+Makes a virtual environment in ``.venv-tests`` of the checkout (or in ``SUPERVISOR_UVICORN_TEST_VENV``), installs this
+package with its ``test`` extra there, and runs pytest. With ``-m acceptance`` it also needs ``wrk`` and superlance, and
+installs them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str]) -> int:
+    if sys.version_info < (3, 10) or sys.platform != "linux":
+        sys.exit("the tests need Python 3.10 or newer on Linux")
+    acceptance = any("acceptance" in argument for argument in arguments)
+    if acceptance:
+        install_wrk()
+    python = prepare("test,bench" if acceptance else "test")
+    return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT).returncode
+
+
+def prepare(extras: str) -> Path:
+    """The interpreter of a virtual environment in which this checkout is installed, editable."""
+    venv = Path(os.environ.get("SUPERVISOR_UVICORN_TEST_VENV", ROOT / ".venv-tests"))
+    python = venv / "bin" / "python"
+    made = python.exists() or subprocess.run([sys.executable, "-m", "venv", venv]).returncode == 0
+    if not made:
+        shutil.rmtree(venv, ignore_errors=True)
+        sys.exit("python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-e", f"{ROOT}[{extras}]"], check=True)
+    return python
+
+
+def install_wrk() -> None:
+    """wrk is in Debian's packages, not in the package index; without it the tests under load are skipped."""
+    if not shutil.which("wrk") and shutil.which("apt-get") and os.geteuid() == 0:
+        subprocess.run(["apt-get", "update", "-qq"], stdin=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "install", "-qq", "-y", "wrk"], stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
