@@ -143,7 +143,7 @@ class Evidence:
 
     worker: WorkerId
     serving: bool | None = None  # the listening socket is among what its epoll watches
-    holds_connections: bool | None = None  # only asked of a worker that is not serving
+    pinnable: bool = True  # False: ticks alone speak for it (--limit-concurrency, no right, no sock_diag)
     pinned: bool = False
     unread_since: float | None = None  # monotonic: when the oldest unread pulse was sent; None: all read, or no pin
     lag_s: float | None = None  # age of the oldest unread pulse, or how long the last one took to be read

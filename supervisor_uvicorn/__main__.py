@@ -1,0 +1,7 @@
+"""``python -m supervisor_uvicorn``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,118 @@
+"""What we are about to do to whom, written down first, so that the next listener can finish it.
+
+supervisord brings most workers back by itself, but not all (``autorestart=false``, an exit code of 0), and before
+supervisor 4.4 it does not tell which. So each remedy is written into one small file before its first signal, and
+taken out when the new pid is healthy. The file belongs to one supervisord (its pid and birth): another one has no use
+for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .model import WorkerId
+
+
+@dataclass(frozen=True)
+class Intention:
+    """One remedy under way, or one name that is ours until it is healthy."""
+
+    name: str
+    pid: int
+    born: int
+    reason: str
+    remedy: str
+    detail: str = ""
+    signalled: bool = False  # a signal of the remedy has been sent: it is finished, not judged anew
+
+    @property
+    def worker(self) -> WorkerId:
+        return WorkerId(self.name, self.pid, self.born)
+
+
+class Intentions:
+    """A small file of :class:`Intention`, whole after every change. Safe to use from several threads.
+
+    Where it cannot be written the intentions are kept in memory alone, and :attr:`trouble` says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.trouble = ""
+        self._entries: dict[str, Intention] = {}
+
+    @classmethod
+    def of_supervisord(cls, pid: int, born: int, directory: Path | None = None) -> Intentions:
+        """The file of one supervisord, in a directory that only this user can write."""
+        where = directory or Path(tempfile.gettempdir()) / f"supervisor-uvicorn-{os.geteuid()}"
+        return cls(where / f"{pid}-{born}.json")
+
+    def load(self) -> dict[str, Intention]:
+        """What an earlier listener has left; nothing where there is no file, or one that cannot be trusted."""
+        with self._lock:
+            try:
+                self._trust(self._path.parent)
+                entries = json.loads(self._path.read_text())
+                self._entries = {entry["name"]: Intention(**entry) for entry in entries}
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                self.trouble = f"{self._path}: {error}"
+            return dict(self._entries)
+
+    def put(self, intention: Intention) -> None:
+        """Write it down; on the disk when this returns."""
+        with self._lock:
+            self._entries[intention.name] = intention
+            self._write()
+
+    def keep_only(self, names: Mapping[str, object]) -> None:
+        """Take out all that are no longer ours."""
+        with self._lock:
+            kept = {name: entry for name, entry in self._entries.items() if name in names}
+            if len(kept) != len(self._entries):
+                self._entries = kept
+                self._write()
+
+    def mark_signalled(self, worker: WorkerId) -> None:
+        """The first signal is about to be sent."""
+        with self._lock:
+            entry = self._entries.get(worker.name)
+            if entry is not None and entry.worker == worker and not entry.signalled:
+                self._entries[worker.name] = Intention(**{**asdict(entry), "signalled": True})
+                self._write()
+
+    def _write(self) -> None:
+        try:
+            directory = self._path.parent
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir(mode=0o700)
+            self._trust(directory)
+            if not self._entries:
+                self._path.unlink(missing_ok=True)
+                return
+            half = self._path.with_suffix(f".{os.getpid()}")
+            with open(half, "w") as file:
+                json.dump([asdict(entry) for entry in self._entries.values()], file)
+                file.flush()
+                os.fsync(file.fileno())
+            half.replace(self._path)
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = f"{self._path}: {error.strerror or error}"
+
+    @staticmethod
+    def _trust(directory: Path) -> None:
+        """Another user who can write there could make us start or end what he likes."""
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise OSError(f"{directory} is not a directory that only uid {os.geteuid()} can write")

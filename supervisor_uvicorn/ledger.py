@@ -1,0 +1,195 @@
+"""What the policy remembers and what it says: the values that go into :func:`policy.decide` and come out of it.
+
+Nothing here decides. The ledger is one frozen value a program, so that a test can write down any situation and a
+listener can be restarted from what it had written down.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .brakes import Spending, Waiting
+from .model import Evidence, Member, WorkerId
+from .verdict import Past
+
+
+class Remedy(str, enum.Enum):
+    """How a worker is ended."""
+
+    ABORT = "abort"  # silent: ABRT where it is caught, then KILL
+    DRAIN = "drain"  # TERM, then KILL after drain_timeout
+
+
+class Reason(str, enum.Enum):
+    """Why a worker is restarted; the ``reason`` of the log's ``restart`` lines."""
+
+    SILENT = "silent"
+    START_TIMEOUT = "start_timeout"
+    FAILING = "failing"
+    CANARY = "canary"  # failing together with too many others: one, to learn whether a restart helps
+
+    @property
+    def of_the_loop(self) -> bool:
+        """True where the replacement is proven by a turning loop alone: answers are another question."""
+        return self in (Reason.SILENT, Reason.START_TIMEOUT)
+
+
+class Result(str, enum.Enum):
+    """How a remedy ended."""
+
+    ENDED = "ended"  # that process is gone; supervisord has it, or we start it
+    CALLED_OFF = "called off"  # nothing was done to it
+    IN_DOUBT = "in doubt"  # a signal may still be carried out
+    STUCK = "stuck"  # still there after KILL; said, and not repeated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A remedy has ended. ``brake`` and ``detail`` say why it was called off."""
+
+    worker: WorkerId
+    result: Result
+    brake: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """An order: end this worker, and see that its name comes back."""
+
+    worker: WorkerId
+    remedy: Remedy
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """An order: start a name that we took down and that supervisord does not bring back."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A name that we took down. It is ours until its new pid is healthy, whatever state it goes through."""
+
+    worker: WorkerId  # the one that was ended
+    since: float
+    reason: Reason
+    remedy: Remedy
+    detail: str = ""
+    under_way: bool = True  # the remedy has not reported its end yet
+    doubt_at: float | None = None  # a signal timed out then: nothing more before a later roster
+    down_since: float | None = None  # first look that found it EXITED or FATAL
+    starts: int = 0
+    started_at: float | None = None
+    waiting_before: Waiting | None = None  # its backoff before this restart, should it be called off
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that is remembered of one group."""
+
+    workers: Mapping[str, Past] = field(default_factory=dict)
+    ours: Mapping[str, Ours] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    spending: Spending = field(default_factory=Spending)
+    suspended: frozenset[str] = frozenset()  # names, or the group itself
+    right_ever: bool = False  # somebody answered its path right since the listener started
+    panic_since: float | None = None
+    canary_at: float | None = None
+    canary_wait_s: float = 60.0
+    healed: bool = False  # in this episode of silence a replacement has proven healthy
+    ended_at: float | None = None  # the last worker ended for silence in this episode
+    trial_wait_s: float = 60.0
+    called_off: Mapping[str, tuple[float, str, str]] = field(default_factory=dict)  # name -> (when, brake, detail)
+    stuck: frozenset[WorkerId] = frozenset()
+    said: Mapping[str, str] = field(default_factory=dict)  # what is held -> the brake, as last told
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All programs, and the gaps in our own clock that are forgiven."""
+
+    programs: Mapping[str, Program] = field(default_factory=dict)
+    last_look: float | None = None
+    gaps: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that one look found. ``roster_at`` is when the members were read from supervisord."""
+
+    members: tuple[Member, ...]
+    evidence: Mapping[WorkerId, Evidence]
+    roster_at: float
+    due_s: float = 1.0  # this look was to come so long after the last one
+    outcomes: tuple[Outcome, ...] = ()
+    paused: frozenset[str] = frozenset()  # groups and names
+    shutting_down: bool = False  # supervisord is: nothing is done to anybody
+
+
+@dataclass(frozen=True)
+class Held:
+    """A brake holds what would have been done; told once per change. ``subject`` is a name, or a group."""
+
+    subject: str
+    brake: str
+    detail: str
+    worker: WorkerId | None = None
+
+
+@dataclass(frozen=True)
+class WouldRestart:
+    """Dry run: what would have been done."""
+
+    order: Restart
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """The budget of ``subject`` (a name, or a group) is spent: watched and reported, not acted on."""
+
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """There is room in the budget again."""
+
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """The new pid of a name that we took down is healthy."""
+
+    worker: WorkerId
+    old: WorkerId
+    reason: Reason
+    took_s: float
+
+
+@dataclass(frozen=True)
+class GaveBack:
+    """A name is no longer ours: the operator stopped it, or its group is gone."""
+
+    name: str
+    detail: str
+
+
+Note = Held | WouldRestart | Suspended | Resumed | Replaced | GaveBack
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done, in this order, and what is to be told."""
+
+    orders: tuple[Restart | Start, ...] = ()
+    notes: tuple[Note, ...] = ()

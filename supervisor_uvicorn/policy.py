@@ -1,0 +1,422 @@
+"""Who is restarted, and when not: ``decide(ledger, now, look, settings)``. Pure: no clock, no I/O.
+
+This program ends production processes, so the whole of it stands here, and a reader should be able to check it
+against the situations that are feared. Three rules carry the rest.
+
+**Uncertain is no reason.** Only a worker that supervisord calls RUNNING, that the kernel shows us, and whose verdict
+(verdict.py) is ``silent``, ``failing`` or overdue in its start is ever a candidate. Unknown, starting, stopping, new
+and healthy workers are not.
+
+**A silent worker serves nothing, a failing one still does.** Ending a silent worker takes no capacity away, so it is
+not asked whether peers are well; what is feared is that *the replacement* cannot start (its database is down) and
+that one by one everybody is traded for a process that will never serve. Therefore the first replacement is a test:
+until it is healthy nobody else of the program is ended, and once it is, up to half at once. Ending a failing worker
+does take capacity away, and wrong answers may have a cause that no restart mends, so there the peers are asked.
+
+**What we took down is ours** until its new pid is healthy, through EXITED, BACKOFF and FATAL. What the operator
+stopped, and a FATAL that we did not cause, is not.
+
+The brakes, in the order in which they are asked; the first that holds is told, once per change:
+
+    ==================  =========  ============================================================================
+    brake               holds      until
+    ==================  =========  ============================================================================
+    paused              all        ``resume``
+    traced              all        no debugger is attached to it
+    stuck               all        never for this pid: it outlived KILL
+    in_doubt            all        a roster later than the signal that timed out
+    (called off)        all        5 s after the remedy was called off; its own brake is told
+    trial               silent     the replacement under test is healthy, or start_timeout + 60..300 s have gone by
+    path                failing    somebody has answered right on this path since the listener started
+    panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
+                                   one canary after 60 s, 60 s doubling to 300 s
+    last_serving        failing    another worker serves (two or more workers)
+    max_unavailable     failing    fewer workers than this are not serving, for whatever reason
+    backoff             all        10 s doubling to 300 s after the last restart of the same name
+    budget              all        (told as ``suspended``) a restart of the window is older than the window
+    dry_run             all        the setting is taken away
+    ==================  =========  ============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from . import brakes
+from .ledger import (
+    Decision,
+    Held,
+    Ledger,
+    Look,
+    Note,
+    Ours,
+    Outcome,
+    Program,
+    Reason,
+    Remedy,
+    Restart,
+    Result,
+    Resumed,
+    Start,
+    Suspended,
+    WouldRestart,
+)
+from .model import Answer, Member, State, Verdict
+from .reconcile import DOUBT_S, reconcile
+from .settings import Settings
+from .verdict import Ages, Past, judge
+
+CANARY_FIRST_S, CANARY_LONGEST_S = 60.0, 300.0
+"""Between canaries, and between single trials: patient enough for a dependency to come back (design, section 6)."""
+
+CALLED_OFF_S = 5.0
+"""A remedy that was called off is not tried again before this."""
+
+GAPS_REMEMBERED_S = 3600.0
+
+
+def decide(ledger: Ledger, now: float, look: Look, settings: Callable[[str], Settings]) -> tuple[Ledger, Decision]:
+    """One look's decision. ``settings`` gives a group's settings; ``now`` is monotonic seconds."""
+    gaps = tuple(gap for gap in ledger.gaps if now - gap[0] < GAPS_REMEMBERED_S)
+    if ledger.last_look is not None and now - ledger.last_look > 2 * look.due_s:
+        gaps = (*gaps, (now, now - ledger.last_look - look.due_s))
+    ages = Ages(now, gaps)
+    by_group: dict[str, list[Member]] = {}
+    for member in look.members:
+        if not member.not_watched:
+            by_group.setdefault(member.group, []).append(member)
+    programs: dict[str, Program] = {}
+    orders: list[Restart | Start] = []
+    notes: list[Note] = []
+    for group in sorted(by_group.keys() | ledger.programs.keys()):
+        members = by_group.get(group, [])
+        desk = _Desk(group, members, look, ages, settings(group), ledger.programs.get(group, Program()))
+        desk.work()
+        if members or desk.program.ours:
+            programs[group] = desk.program
+        orders += desk.orders
+        notes += desk.notes
+    return Ledger(programs, now, gaps), Decision(tuple(orders), tuple(notes))
+
+
+@dataclass
+class _Desk:
+    """One program's decision while it is being made: where the rules below lay down what they find."""
+
+    group: str
+    members: list[Member]
+    look: Look
+    ages: Ages
+    settings: Settings
+    program: Program
+    orders: list[Restart | Start] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    told: dict[str, str] = field(default_factory=dict)  # what is held at this look -> brake
+
+    def work(self) -> None:
+        self._judge()
+        self._hear(self.look.outcomes)
+        self.program, starts, notes = reconcile(
+            self.program, self.members, self.ages, self.settings, self.look.roster_at, self._may_start
+        )
+        self.notes += notes
+        self._forget()
+        self.orders += starts
+        if not self.look.shutting_down:
+            self._restart_silent()
+            self._restart_failing()
+        self._settle()
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        before, workers = self.program.workers, {}
+        for member in self.members:
+            worker = member.worker
+            seen = self.look.evidence.get(worker) if worker else None
+            workers[member.name] = judge(before.get(member.name), member, seen, self.ages, self.settings)
+        answered_right = any(
+            seen.http is not None and seen.http.answer is Answer.RIGHT
+            for member in self.members
+            if member.worker and (seen := self.look.evidence.get(member.worker))
+        )
+        self.program = replace(self.program, workers=workers, right_ever=self.program.right_ever or answered_right)
+
+    @property
+    def roster(self) -> list[Past]:
+        """The workers that should exist now: what the operator stopped should not."""
+        return [past for past in self.program.workers.values() if past.state is not State.STOPPED]
+
+    def _hear(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            name = outcome.worker.name
+            mine = self.program.ours.get(name)
+            if mine is None or mine.worker != outcome.worker:
+                continue
+            if outcome.result is Result.CALLED_OFF:
+                self._undo(mine, outcome)
+                continue
+            doubt_at = self.ages.now if outcome.result is Result.IN_DOUBT else None
+            self._ours(replace(mine, under_way=False, doubt_at=doubt_at))
+            if outcome.result is Result.STUCK:
+                self.program = replace(self.program, stuck=self.program.stuck | {outcome.worker})
+
+    def _undo(self, mine: Ours, outcome: Outcome) -> None:
+        """Nothing was done to it: as if the order had not been given, but not again at once."""
+        name = mine.worker.name
+        waiting = {**self.program.waiting}
+        if mine.waiting_before is None:
+            waiting.pop(name, None)
+        else:
+            waiting[name] = mine.waiting_before
+        self.program = replace(
+            self.program,
+            ours={key: value for key, value in self.program.ours.items() if key != name},
+            waiting=waiting,
+            spending=self.program.spending.refund(name),
+            called_off={**self.program.called_off, name: (self.ages.now, outcome.brake, outcome.detail)},
+        )
+
+    def _ours(self, mine: Ours) -> None:
+        self.program = replace(self.program, ours={**self.program.ours, mine.worker.name: mine})
+
+    def _forget(self) -> None:
+        """What has grown too old to count: spent restarts, backoffs of the long healthy, episodes that are over."""
+        program, settings, ages = self.program, self.settings, self.ages
+        spending = program.spending.still_counting(settings.budget, ages)
+        waiting = {
+            name: entry
+            for name, entry in program.waiting.items()
+            if not self._healthy_for(name, settings.backoff.forget_after_s)
+        }
+        called_off = {name: told for name, told in program.called_off.items() if ages.of(told[0]) < CALLED_OFF_S}
+        alive = {past.worker for past in program.workers.values()}
+        calm = not program.ours and not any(self._loop_is_sick(past) for past in self.roster)
+        room = {subject for subject in program.suspended if self._left(subject, spending) > 0}
+        self.notes += [Resumed(subject, "there is room in the budget again") for subject in sorted(room)]
+        self.program = replace(
+            program,
+            spending=spending,
+            waiting=waiting,
+            called_off=called_off,
+            suspended=program.suspended - room,
+            stuck=frozenset(worker for worker in program.stuck if worker in alive),
+            healed=program.healed and not calm,
+            ended_at=None if calm else program.ended_at,
+            trial_wait_s=CANARY_FIRST_S if calm else program.trial_wait_s,
+        )
+
+    def _healthy_for(self, name: str, seconds: float) -> bool:
+        past = self.program.workers.get(name)
+        return past is not None and past.verdict is Verdict.HEALTHY and self.ages.of(past.since) >= seconds
+
+    def _left(self, subject: str, spending: brakes.Spending) -> int:
+        budget, workers = self.settings.budget, len(self.roster)
+        if subject == self.group:
+            return spending.left(budget, workers)
+        return spending.left_of(subject, budget, workers)
+
+    @staticmethod
+    def _loop_is_sick(past: Past) -> bool:
+        return past.verdict is Verdict.SILENT or past.overdue
+
+    # -- who is restarted -------------------------------------------------------------------------------------------
+
+    def _restart_silent(self) -> None:
+        sick = [past for past in self.roster if self._loop_is_sick(past)]
+        for past in sorted(sick, key=lambda past: (past.verdict is not Verdict.SILENT, past.since, past.name)):
+            reason = Reason.SILENT if past.verdict is Verdict.SILENT else Reason.START_TIMEOUT
+            held = self._private_brake(past) or self._trial_brake(past) or self._backoff_brake(past)
+            if held:
+                self._hold(past.name, *held, past)
+            elif any(other.serves for other in self.roster) and self._out_of_budget(past):
+                continue
+            elif self._order(past, Remedy.ABORT, reason, past.reason):
+                program = self.program
+                overdue_test = not program.healed and bool(program.ours.keys() - {past.name})
+                wait_s = program.trial_wait_s
+                self.program = replace(
+                    program,
+                    ended_at=self.ages.now,
+                    trial_wait_s=min(wait_s * 2, CANARY_LONGEST_S) if overdue_test else wait_s,
+                )
+
+    def _restart_failing(self) -> None:
+        failing = [past for past in self.roster if past.verdict is Verdict.FAILING]
+        panic = self._panic(failing)
+        if panic and self.program.panic_since is None:
+            self.program = replace(self.program, panic_since=self.ages.now)
+        elif not panic:
+            self.program = replace(self.program, panic_since=None, canary_at=None, canary_wait_s=CANARY_FIRST_S)
+        for past in sorted(failing, key=lambda past: (past.since, past.name)):
+            held = self._private_brake(past)
+            if held:
+                self._hold(past.name, *held, past)
+                continue
+            if not self.program.right_ever:
+                path = self.settings.path
+                self._hold(
+                    self.group,
+                    "path",
+                    f"nobody has answered right on {path} since the listener started: is the path right?",
+                )
+                continue
+            canary = bool(panic) and self._canary_due()
+            if panic and not canary:
+                self._hold(self.group, "panic", panic)
+                continue
+            held = self._capacity_brake(past, canary) or self._backoff_brake(past)
+            if held:
+                self._hold(past.name, *held, past)
+            elif self._out_of_budget(past):
+                continue
+            elif self._order(past, Remedy.DRAIN, Reason.CANARY if canary else Reason.FAILING, past.reason) and canary:
+                wait_s = (
+                    self.program.canary_wait_s if self.program.canary_at is None else self.program.canary_wait_s * 2
+                )
+                self.program = replace(
+                    self.program, canary_at=self.ages.now, canary_wait_s=min(wait_s, CANARY_LONGEST_S)
+                )
+
+    def _panic(self, failing: list[Past]) -> str:
+        """Why the failing ones may not be to blame; empty where they stand out from their peers."""
+        judged = [past for past in self.roster if past.serves and (past.verdict is Verdict.FAILING or past.right_ever)]
+        if not failing or not judged:
+            return ""
+        share = len(failing) / len(judged)
+        threshold = self.settings.panic_threshold
+        if share > threshold:
+            return f"{len(failing)} of {len(judged)} judged workers are failing (panic_threshold {threshold:.0%})"
+        peers = len(self.roster) - 1
+        right = sum(1 for past in self.roster if past.serves and past.answers_right)
+        if right < peers / 2:
+            return f"only {right} of its {peers} peers answer right"
+        return ""
+
+    def _canary_due(self) -> bool:
+        program, ages = self.program, self.ages
+        if program.panic_since is None or ages.of(program.panic_since) < CANARY_FIRST_S:
+            return False
+        wait_s = (
+            program.canary_wait_s if program.canary_at is None else min(program.canary_wait_s * 2, CANARY_LONGEST_S)
+        )
+        return program.canary_at is None or ages.of(program.canary_at) >= wait_s
+
+    def _may_start(self, name: str) -> bool:
+        return not self.look.shutting_down and not self._paused(name)
+
+    # -- the brakes -------------------------------------------------------------------------------------------------
+
+    def _paused(self, name: str) -> bool:
+        return bool({name, self.group} & self.look.paused)
+
+    def _private_brake(self, past: Past) -> tuple[str, str] | None:
+        """What holds this one worker, whatever its peers do."""
+        mine = self.program.ours.get(past.name)
+        if self._paused(past.name):
+            return "paused", "until resume"
+        if past.traced_by:
+            return "traced", f"a debugger (pid {past.traced_by}) is attached to it"
+        if past.worker in self.program.stuck:
+            return "stuck", "it outlived KILL; not repeated"
+        if mine is not None and mine.under_way:
+            return "remedy", "its remedy is under way"
+        if mine is not None and mine.doubt_at is not None and self.look.roster_at < mine.doubt_at + DOUBT_S:
+            return "in_doubt", "a signal to it timed out and may still be carried out"
+        if past.name in self.program.called_off:
+            _, brake, detail = self.program.called_off[past.name]
+            return brake, detail
+        return None
+
+    def _trial_brake(self, past: Past) -> tuple[str, str] | None:
+        program = self.program
+        others = sorted(program.ours.keys() - {past.name})
+        workers = len(self.roster)
+        at_once = max(1, min((workers + 1) // 2, workers - 1)) if program.healed else 1
+        if len(others) < at_once:
+            return None
+        waited_s = 0.0 if program.ended_at is None else self.ages.of(program.ended_at)
+        if not program.healed and waited_s >= self.settings.start_timeout_s + program.trial_wait_s:
+            return None
+        return "trial", f"waits until the replacement of {', '.join(others)} is healthy"
+
+    def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
+        others = [other for other in self.roster if other.name != past.name]
+        if others and not any(other.serves for other in others):
+            return "last_serving", "it is the last worker that serves"
+        away = [
+            other.name
+            for other in others
+            if not other.serves or (other.name in self.program.ours and not (canary and other.turns))
+        ]
+        limit = self.settings.max_unavailable
+        if len(away) >= limit:
+            return (
+                "max_unavailable",
+                f"not serving or not proven yet: {', '.join(sorted(away))} (max_unavailable {limit})",
+            )
+        return None
+
+    def _backoff_brake(self, past: Past) -> tuple[str, str] | None:
+        left_s = brakes.backoff_left_s(self.program.waiting, past.name, self.ages)
+        return ("backoff", f"restarted a short while ago; again in {left_s:.0f} s") if left_s > 0 else None
+
+    def _out_of_budget(self, past: Past) -> bool:
+        for subject in (self.group, past.name):
+            if self._left(subject, self.program.spending) > 0:
+                continue
+            if subject not in self.program.suspended:
+                allowed = brakes.allowance(self.settings.budget, len(self.roster))
+                share = "" if subject == self.group else "half of "
+                window_s = self.settings.budget.window_s
+                why = f"{share}the budget of {allowed} restarts in {window_s:g} s is spent; watched, not acted on"
+                self.notes.append(Suspended(subject, f"{why} ({past.name}: {past.reason})"))
+                self.program = replace(self.program, suspended=self.program.suspended | {subject})
+            return True
+        return False
+
+    # -- what is said and done --------------------------------------------------------------------------------------
+
+    def _hold(self, subject: str, brake: str, detail: str, past: Past | None = None) -> None:
+        if brake == "remedy" or subject in self.told:
+            return
+        self.told[subject] = brake
+        if self.program.said.get(subject) != brake:
+            self.notes.append(Held(subject, brake, detail, past.worker if past else None))
+
+    def _order(self, past: Past, remedy: Remedy, reason: Reason, detail: str) -> bool:
+        """Order the restart and write it into the ledger; False in a dry run, which only tells it."""
+        assert past.worker is not None  # a verdict that leads here is only given to a worker that was looked at
+        order = Restart(past.worker, remedy, reason, detail)
+        if self.settings.dry_run:
+            self.told[past.name] = "dry_run"
+            if self.program.said.get(past.name) != "dry_run":
+                self.notes.append(WouldRestart(order))
+            return False
+        self.orders.append(order)
+        before = self.program.waiting.get(past.name)
+        now = self.ages.now
+        self._ours(Ours(past.worker, now, reason, remedy, detail, waiting_before=before))
+        self.program = replace(
+            self.program,
+            spending=self.program.spending.spend(past.name, now),
+            waiting=brakes.after_restart(self.program.waiting, past.name, self.settings.backoff, now),
+        )
+        return True
+
+    def _settle(self) -> None:
+        self.program = replace(self.program, said=self.told)
+
+
+def adopt(ledger: Ledger, found: Mapping[str, Ours]) -> Ledger:
+    """The ledger with what an earlier listener took down: it is ours now, and its restart counts."""
+    programs = {**ledger.programs}
+    for name, mine in found.items():
+        program = programs.get(mine.worker.group, Program())
+        programs[mine.worker.group] = replace(
+            program,
+            ours={**program.ours, name: mine},
+            spending=program.spending.spend(name, mine.since),
+        )
+    return replace(ledger, programs=programs)

@@ -1,0 +1,204 @@
+"""Get a connection that one known worker has accepted.
+
+All workers of a program accept from one socket, so a connection goes to whichever wakes first. Two things make that
+bearable: each worker that is pinned already is given a pulse just before the connect, so that it is busy for some 20 us
+and another one wins; and a connection that went to the wrong process is closed at once. With idle workers 4 connects
+pin 4, 20 pin 16 (without the pulse 8 and 53).
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from supervisor_uvicorn.kernel import proc
+from supervisor_uvicorn.kernel.errors import Exhausted, Gone, KernelError, from_os
+from supervisor_uvicorn.kernel.sock_diag import SockDiag
+from supervisor_uvicorn.model import Address, WorkerId
+from supervisor_uvicorn.probe.link import HelloLink, Link, PlainSocket, TlsLink, endpoint, open_socket
+from supervisor_uvicorn.probe.pin import Pin
+from supervisor_uvicorn.probe.target import Target
+
+_ACCEPT_WAIT_S = 0.020  # a saturated worker reads after 10-20 ms; a connection left behind is looked at again
+_FIRST_SLEEP_S, _SLEEP_GROWTH = 0.0002, 1.5
+_CONNECTING = frozenset({0, errno.EINPROGRESS})
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Our one connection that waits, unaccepted, at an address."""
+
+    connection: PlainSocket
+    since: float
+
+
+@dataclass
+class Gain:
+    """What one attempt at one address has brought. ``trouble``: why these workers cannot be pinned."""
+
+    pins: list[Pin] = field(default_factory=list)
+    trouble: dict[WorkerId, KernelError] = field(default_factory=dict)
+    connects: int = 0
+
+
+class Acquirer:
+    """Holds the queued connections, at most one for each address. Not thread-safe."""
+
+    def __init__(self, diag: SockDiag, clock: Callable[[], float]) -> None:
+        self._diag = diag
+        self._clock = clock
+        self.queued: dict[Address, Queued] = {}
+
+    def acquire(
+        self,
+        address: Address,
+        unpinned: Sequence[Target],
+        most_connects: int,
+        until: float,
+        keep_busy: Callable[[Sequence[Pin]], None],
+    ) -> Gain:
+        """Pin what of ``unpinned`` can be pinned with so many connects before ``until`` (seconds, the clock's).
+
+        ``keep_busy`` sends a pulse to the pinned workers of this address; it is given those that were pinned just now.
+        Never raises. Takes at most one wait of 20 ms longer than ``until``, but for reading the descriptors of a worker
+        that has thousands of them.
+        """
+        gain = Gain()
+        missing = list(unpinned)
+        try:
+            if not self._settle_queued(address, missing, gain):
+                return gain
+            while missing and gain.connects < most_connects and self._clock() < until:
+                keep_busy(gain.pins)
+                gain.connects += 1
+                connection = self._connect(address)
+                if connection is None or not self._wait_and_use(address, connection, missing, gain):
+                    break
+        except KernelError as error:
+            gain.trouble |= {target.worker: error for target in missing}
+        return gain
+
+    def forget(self, address: Address) -> None:
+        """Close the queued connection of an address, if there is one."""
+        queued = self.queued.pop(address, None)
+        if queued is not None:
+            queued.connection.close()
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _settle_queued(self, address: Address, missing: list[Target], gain: Gain) -> bool:
+        """Look at the connection left behind; True: new ones may be made."""
+        queued = self.queued.get(address)
+        if queued is None:
+            return True
+        inode = self._accepted_as(queued.connection)
+        if inode == 0:
+            return False
+        del self.queued[address]
+        self._use(queued.connection, inode, missing, gain)
+        return True
+
+    def _connect(self, address: Address) -> PlainSocket | None:
+        """None: nobody listens there now, or its queue is full, which say nothing about a worker."""
+        try:
+            connection = open_socket(address)
+        except OSError as error:
+            raise from_os(error, f"a socket for {address}") from error
+        try:
+            outcome = connection.connect_ex(endpoint(address))
+        except (OSError, ValueError) as error:  # a path that is too long, for example
+            connection.close()
+            raise KernelError(f"{address}: {error}") from error
+        if outcome in _CONNECTING:
+            return connection
+        connection.close()
+        if outcome not in (errno.EAGAIN, errno.ECONNREFUSED, errno.ENOENT):
+            raise from_os(OSError(outcome, errno.errorcode.get(outcome, str(outcome))), str(address))
+        return None
+
+    def _wait_and_use(self, address: Address, connection: PlainSocket, missing: list[Target], gain: Gain) -> bool:
+        """True: it was accepted by somebody. Otherwise it is queued, or of no use."""
+        since = self._clock()
+        sleep_s = _FIRST_SLEEP_S
+        while True:
+            try:
+                inode = self._accepted_as(connection)
+            except KernelError:
+                connection.close()
+                raise
+            if inode is None:
+                connection.close()
+                return False
+            if inode:
+                self._use(connection, inode, missing, gain)
+                return True
+            if self._clock() - since > _ACCEPT_WAIT_S:
+                self.queued[address] = Queued(connection, since)
+                return False
+            time.sleep(sleep_s)
+            sleep_s *= _SLEEP_GROWTH
+
+    def _accepted_as(self, connection: PlainSocket) -> int | None:
+        """The inode of the accepted end; 0: not accepted yet; None: closed, refused or reset."""
+        try:
+            connection.recv(1)
+            return None  # ended; or it speaks first, so it does not speak HTTP/1
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # A full TCP queue drops our SYN: still connecting, which is a kind of waiting.
+            return 0 if error.errno == errno.ENOTCONN else None
+        far_end = self._diag.far_end(connection)
+        if far_end is None:
+            return 0  # the server's end of TCP is made only when it is taken into the queue
+        return far_end.inode if far_end.established or far_end.inode == 0 else None
+
+    def _use(self, connection: PlainSocket, inode: int | None, missing: list[Target], gain: Gain) -> None:
+        """Make a pin of it if one of ``missing`` holds it; else close it."""
+        if not inode:
+            connection.close()
+            return
+        try:
+            found = self._who_holds(inode, missing, gain)
+            if found is None:
+                connection.close()
+                return
+            target, fd = found
+            gain.pins.append(Pin(target, self._link(target, connection), inode, fd, self._diag, self._clock))
+            missing.remove(target)
+        except KernelError:
+            connection.close()
+            raise
+        except OSError as error:  # TLS could not be set up
+            connection.close()
+            raise from_os(error, "a pinned connection") from error
+
+    def _who_holds(self, inode: int, missing: list[Target], gain: Gain) -> tuple[Target, int] | None:
+        # The far end's inode is there a moment before its descriptor is (socket.c, accept: fd_install comes last).
+        for again in (True, False):
+            began = self._clock()
+            for target in list(missing):
+                try:
+                    fd = proc.find_socket(target.worker.pid, inode)
+                except Exhausted:
+                    raise
+                except KernelError as error:
+                    if not isinstance(error, Gone):
+                        gain.trouble[target.worker] = error
+                    missing.remove(target)
+                    continue
+                if fd is not None:
+                    return target, fd
+            if again and self._clock() - began < 0.002:
+                time.sleep(0.0001)
+            else:
+                break
+        return None
+
+    @staticmethod
+    def _link(target: Target, connection: PlainSocket) -> Link:
+        if target.options.client_certificate:
+            return HelloLink(connection)
+        return TlsLink(connection) if target.options.tls else Link(connection)

@@ -1,0 +1,214 @@
+"""One pinned connection: what has been sent on it, since when that is unread, and whether it is still that worker's.
+
+Three phases. PULSE: a byte more whenever everything was read. ASKING: an HTTP probe runs on it in another thread; no
+pulse is sent (h11 stops reading behind a request, so that it would look silent), and only the head speaks for the loop.
+UNREAD: the probe's deadline has passed and its head is still unread; it is a pulse like any other, but when it is read
+at last the connection is of no more use.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from supervisor_uvicorn.kernel import proc
+from supervisor_uvicorn.kernel.sock_diag import SockDiag, unix_unread_bytes
+from supervisor_uvicorn.model import HttpOutcome
+from supervisor_uvicorn.probe.http import HttpProbe
+from supervisor_uvicorn.probe.link import HelloLink, Link
+from supervisor_uvicorn.probe.target import Request, Target
+
+_FIRST_RECHECK_S = 0.001
+_RECHECK_GROWTH = 1.25  # so lag is measured to within a quarter of itself
+_HANDSHAKE_S = 10.0
+_RENEW_HELLO_S = 50.0  # asyncio and uvloop close an unfinished handshake after 60 s (ssl_handshake_timeout)
+
+
+class Phase(enum.Enum):
+    PULSE = "pulse"
+    ASKING = "asking"
+    UNREAD = "unread"
+
+
+class Pin:
+    """A connection that ``target.worker`` has accepted as its descriptor ``fd``, with the far end's ``inode``."""
+
+    def __init__(
+        self, target: Target, link: Link, inode: int, fd: int, diag: SockDiag, clock: Callable[[], float]
+    ) -> None:
+        self.target = target
+        self.phase = Phase.PULSE
+        self.pinned_at = clock()
+        self.unread_since: float | None = None
+        self.lag_s: float | None = None
+        self.recheck_at = 0.0
+        self.lost = ""  # why it is of no use any more
+        self.lost_by_worker = False  # and not by a decision of ours
+        self._recheck_s = _FIRST_RECHECK_S
+        self._link = link
+        self._inode = inode
+        self._fd = fd
+        self._diag = diag
+        self._clock = clock
+        self._head_bytes = 0  # of the unfinished head; 0: it has not begun
+        self._probe: HttpProbe | None = None
+        self._head_was_read = False
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def check(self, *, confirm: bool) -> None:
+        """See what the worker has read. ``confirm``: also ask whether that pid still holds it (one readlink).
+
+        Afterwards ``lost`` says whether the pin must be given up. Raises :class:`KernelError` where we cannot see.
+        """
+        if self.lost:
+            return
+        if self.phase is Phase.ASKING:
+            self._check_head_of_probe()
+            confirm = confirm and self.unread_since is not None  # else it may have answered and closed already
+        else:
+            self._lose_to_worker(self._link.ended())
+            if not self.lost:
+                self._handshake()
+            if not self.lost and self.unread_since is not None:
+                if not self._see(self.unread_since):
+                    self._lose_to_worker("the worker's end is gone")
+                elif self.phase is Phase.UNREAD and self.unread_since is None:
+                    self.lost = "its request was read after its deadline"
+        if confirm and not self.lost and proc.socket_inode(self.target.worker.pid, self._fd) != self._inode:
+            self._lose_to_worker("no longer held by that process")
+        if self.wants_recheck:
+            self._recheck_s *= _RECHECK_GROWTH
+            self.recheck_at = self._clock() + self._recheck_s
+
+    def _check_head_of_probe(self) -> None:
+        probe = self._probe
+        if probe is None or probe.head_sent_at is None or self._head_was_read:
+            return
+        if not self._see(probe.head_sent_at):
+            self.unread_since = None  # closed after its answer, which the probe's thread is about to read
+        self._head_was_read = self.unread_since is None
+
+    def _see(self, sent_at: float) -> bool:
+        """Has what was sent at ``sent_at`` been read? False: the far end is gone, so that nothing can be said."""
+        if self.target.address.family == "unix":
+            unread_bytes = unix_unread_bytes(self._link.socket)
+        else:
+            far_end = self._diag.tcp_far_end(self._link.socket)
+            if far_end is None or not far_end.established or far_end.inode != self._inode:
+                return False
+            unread_bytes = far_end.unread_bytes
+        self.lag_s = self._clock() - sent_at
+        self.unread_since = sent_at if unread_bytes else None
+        return True
+
+    def _handshake(self) -> None:
+        try:
+            if self._link.step():
+                self._was_sent(self._clock())
+        except OSError as error:
+            self._lose_to_worker(f"TLS handshake: {getattr(error, 'reason', None) or error}")
+            return
+        waits = not self._link.open_for_bytes and self.unread_since is None
+        if waits and self._clock() - self.pinned_at > _HANDSHAKE_S:
+            self._lose_to_worker("TLS handshake not finished")
+
+    def _lose_to_worker(self, reason: str) -> None:
+        if reason:
+            self.lost, self.lost_by_worker = reason, True
+
+    @property
+    def wants_recheck(self) -> bool:
+        """Something is unread, a handshake waits for the worker, or a probe's head is not known to be read."""
+        if self.lost:
+            return False
+        if self.phase is Phase.ASKING:
+            return not self._head_was_read
+        return self.unread_since is not None or not self._link.open_for_bytes
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    @property
+    def open_for_bytes(self) -> bool:
+        """No handshake is under way."""
+        return self._link.open_for_bytes
+
+    @property
+    def full(self) -> bool:
+        """No byte more may go out in this head: pin anew."""
+        if self.phase is not Phase.PULSE:
+            return False
+        most_bytes = self._link.most_bytes
+        if most_bytes is None:
+            return self._head_bytes + 1 >= self.target.most_head_bytes
+        return self._head_bytes >= most_bytes or self._clock() - self.pinned_at > _RENEW_HELLO_S
+
+    def pulse(self) -> None:
+        """Send the next byte of the head, if everything was read and it is not full."""
+        if self.lost or self.phase is not Phase.PULSE or self.unread_since is not None or self.full:
+            return
+        if not self._link.open_for_bytes:
+            return
+        data = b"a" if self._head_bytes or self._link.most_bytes is not None else self.target.head_start
+        sent_at = self._clock()
+        try:
+            self._link.send(data)
+        except OSError as error:
+            self._lose_to_worker(f"connection lost: {error.strerror or error}")
+            return
+        self._head_bytes += len(data)
+        self._was_sent(sent_at)
+
+    def _was_sent(self, at: float) -> None:
+        self.unread_since = at
+        self._recheck_soon(at)
+
+    def _recheck_soon(self, now: float) -> None:
+        self._recheck_s = _FIRST_RECHECK_S
+        self.recheck_at = now + _FIRST_RECHECK_S
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    @property
+    def may_ask(self) -> bool:
+        return (
+            not self.lost and self.phase is Phase.PULSE and self.unread_since is None and self._head_bytes > 0
+            and not isinstance(self._link, HelloLink)
+        )  # fmt: skip
+
+    def ask(self, request: Request, submit: Callable[[Callable[[], None]], None]) -> None:
+        """Finish the head, in a thread. ``submit`` may raise :class:`RuntimeError`: then nothing has happened."""
+        probe = HttpProbe(self._link, self.target, request, self._clock)
+        submit(probe.run)
+        self._probe, self.phase, self._head_was_read = probe, Phase.ASKING, False
+        self._recheck_soon(self._clock())
+
+    def asked(self) -> HttpOutcome | None:
+        """The outcome of a probe that has ended since it was last asked for; None: there is none."""
+        probe = self._probe
+        if probe is None:
+            return None
+        if not probe.done.is_set():
+            request = self.target.request
+            overdue = request is not None and self._clock() - probe.asked_at > request.timeout_s
+            if not (overdue and probe.revoke()):
+                return None
+            self.phase, self._probe = Phase.PULSE, None  # no thread took it: the pulse goes on
+            return probe.outcome
+        self._probe = None
+        if probe.keep:
+            self.phase = Phase.PULSE
+            self._head_bytes = len(self.target.head_start)
+            self._was_sent(probe.next_head_at)
+        elif probe.unread and probe.head_sent_at is not None:
+            self.phase = Phase.UNREAD
+            self.unread_since = probe.head_sent_at
+        else:
+            self.lost = "its request is over"
+        return probe.outcome
+
+    def close(self) -> None:
+        if self._probe is not None:
+            self._probe.abandon()
+        else:
+            self._link.close()

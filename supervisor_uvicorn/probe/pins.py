@@ -1,0 +1,229 @@
+"""All pinned connections: one look at them, and the fine looks in between while something is unread.
+
+Only this class is called from outside. It never raises for what a worker or the machine does: a fault or limit of ours
+becomes ``Sight.trouble``, and never evidence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+
+from supervisor_uvicorn.kernel.errors import KernelError, Refused, Unavailable
+from supervisor_uvicorn.kernel.sock_diag import SockDiag
+from supervisor_uvicorn.model import Address, HttpOutcome, WorkerId
+from supervisor_uvicorn.probe.acquire import Acquirer
+from supervisor_uvicorn.probe.pin import Pin
+from supervisor_uvicorn.probe.target import Sight, Target
+
+_ACQUIRE_S = 0.1  # of one look, over all addresses
+_HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
+_SHORT_LIFE_S = 5.0
+
+Submit = Callable[[Callable[[], None]], None]
+
+
+class Pins:
+    """At most one pinned connection for each worker. Not thread-safe; HTTP probes run where ``submit`` puts them.
+
+    ``clock`` is :func:`time.monotonic` or a test's own. ``submit`` runs a job in a thread of the caller's pool; it may
+    raise :class:`RuntimeError` where it takes none.
+    """
+
+    def __init__(
+        self, diag: SockDiag, clock: Callable[[], float] = time.monotonic, submit: Submit | None = None
+    ) -> None:
+        self._diag = diag
+        self._clock = clock
+        self._submit = submit
+        self._acquirer = Acquirer(diag, clock)
+        self._pins: dict[WorkerId, Pin] = {}
+        self._outcomes: dict[WorkerId, HttpOutcome] = {}
+        self._trouble: dict[WorkerId, str] = {}  # of this look
+        self._unseen: dict[WorkerId, KernelError] = {}  # of this look: what the kernel did not let us see
+        self._gave_up: dict[Address, frozenset[WorkerId]] = {}  # an attempt gained nothing while these were missing
+        self._short_lived: set[WorkerId] = set()  # lost soon after they were pinned: tried at TICKs only
+        self._want_certificate: set[WorkerId] = set()  # found out by a handshake
+        self.connects = 0  # made so far, for tests and reports
+
+    # -- one look ------------------------------------------------------------------------------------------------
+
+    def look(self, targets: Sequence[Target], *, may_acquire: bool, ask: bool) -> dict[WorkerId, Sight]:
+        """One look at every target. ``ask``: it is a TICK's, so probes are sent; ``may_acquire``: pins may be made.
+
+        Let go of what is no target any more, see what was read, acquire what is missing, send the next pulse or
+        finish a head. Takes some 50 us for each pinned worker; at most about 0.1 s where pins are missing.
+        """
+        targets = [self._with_what_we_found_out(target) for target in targets]
+        self._trouble.clear()
+        self._unseen.clear()
+        wanted = [target for target in targets if not target.unpinnable]
+        self._let_go_of_others(wanted)
+        for pin in list(self._pins.values()):
+            self._check(pin, confirm=True)
+            if pin.full:
+                self.let_go(pin.target.worker)
+        self._acquire_missing(wanted, may_acquire=may_acquire, ask=ask)
+        for pin in list(self._pins.values()):
+            self._send(pin, ask=ask)
+        for pin in list(self._pins.values()):  # most have read it by now
+            if pin.wants_recheck:
+                self._check(pin, confirm=False)
+        return {target.worker: self._sight(target) for target in targets}
+
+    def recheck(self) -> None:
+        """A fine look at the unread pins only, so that lag is measured finely. To be called at ``recheck_at``."""
+        now = self._clock()
+        for pin in list(self._pins.values()):
+            if pin.wants_recheck and pin.recheck_at <= now:
+                self._check(pin, confirm=False)
+
+    @property
+    def recheck_at(self) -> float | None:
+        """When :meth:`recheck` has something to see; None: everything was read."""
+        return min((pin.recheck_at for pin in self._pins.values() if pin.wants_recheck), default=None)
+
+    def let_go(self, worker: WorkerId) -> None:
+        """Close the connection to that worker, if there is one: it is stopping, or we have signalled it."""
+        pin = self._pins.pop(worker, None)
+        if pin is not None:
+            pin.close()
+        self._outcomes.pop(worker, None)
+
+    def close(self) -> None:
+        """Close every connection. A probe that is under way ends by itself."""
+        for worker in list(self._pins):
+            self.let_go(worker)
+        for address in list(self._acquirer.queued):
+            self._acquirer.forget(address)
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _with_what_we_found_out(self, target: Target) -> Target:
+        if target.worker not in self._want_certificate or target.options.client_certificate:
+            return target
+        return dataclasses.replace(target, options=dataclasses.replace(target.options, client_certificate=True))
+
+    def _let_go_of_others(self, wanted: Sequence[Target]) -> None:
+        by_worker = {target.worker: target for target in wanted}
+        for worker, pin in list(self._pins.items()):
+            target = by_worker.get(worker)
+            if target is None or (target.address, target.head_start) != (pin.target.address, pin.target.head_start):
+                self.let_go(worker)
+            else:
+                pin.target = target
+        missing = {target.address for target in wanted if target.worker not in self._pins}
+        for address in [address for address in self._acquirer.queued if address not in missing]:
+            self._acquirer.forget(address)
+        known = {target.worker for target in wanted}
+        self._short_lived &= known
+        self._want_certificate &= known
+        self._gave_up = {address: workers for address, workers in self._gave_up.items() if address in missing}
+
+    def _check(self, pin: Pin, *, confirm: bool) -> None:
+        worker = pin.target.worker
+        outcome = pin.asked()
+        if outcome is not None:
+            self._outcomes[worker] = outcome
+        try:
+            pin.check(confirm=confirm)
+        except KernelError as error:
+            self._unseen[worker] = error
+        if pin.lost:
+            self._drop(pin)
+
+    def _drop(self, pin: Pin) -> None:
+        worker = pin.target.worker
+        if self._pins.get(worker) is pin:
+            del self._pins[worker]
+        pin.close()
+        if "CERTIFICATE_REQUIRED" in pin.lost.upper().replace(" ", "_"):
+            self._want_certificate.add(worker)
+        elif pin.lost_by_worker and self._clock() - pin.pinned_at < _SHORT_LIFE_S:
+            self._short_lived.add(worker)
+
+    def _send(self, pin: Pin, *, ask: bool) -> None:
+        request = pin.target.request
+        if ask and request is not None and self._submit is not None and pin.may_ask:
+            try:
+                pin.ask(request, self._submit)
+                return
+            except RuntimeError as error:
+                self._trouble[pin.target.worker] = f"no HTTP probe: {error}"
+        pin.pulse()
+        if pin.lost:
+            self._drop(pin)
+
+    def _acquire_missing(self, wanted: Sequence[Target], *, may_acquire: bool, ask: bool) -> None:
+        missing: dict[Address, list[Target]] = {}
+        for target in wanted:
+            if target.worker not in self._pins:
+                missing.setdefault(target.address, []).append(target)
+        until = self._clock() + _ACQUIRE_S
+        new: list[Pin] = []
+        for address, unpinned in missing.items():
+            # A connection that waits is looked at in any case: while it waits it is evidence.
+            if may_acquire and self._is_promising(address, unpinned, ask=ask):
+                most_connects = 4 * sum(target.address == address for target in wanted) + 8
+            elif address in self._acquirer.queued:
+                most_connects = 0
+            else:
+                continue
+            keep_busy = functools.partial(self._keep_busy, address)
+            gain = self._acquirer.acquire(address, unpinned, most_connects, until, keep_busy)
+            self.connects += gain.connects
+            new += gain.pins
+            self._unseen |= gain.trouble
+            if gain.pins:
+                self._gave_up.pop(address, None)
+            elif gain.connects:
+                self._gave_up[address] = frozenset(target.worker for target in unpinned)
+        for pin in new:
+            self._pins[pin.target.worker] = pin
+            self._short_lived.discard(pin.target.worker)
+        self._shake_hands(new)
+
+    def _is_promising(self, address: Address, unpinned: Sequence[Target], *, ask: bool) -> bool:
+        """False where the last attempt gained nothing and nobody new is missing, until the next TICK."""
+        tried = self._gave_up.get(address, frozenset()) | self._short_lived
+        return ask or any(target.worker not in tried for target in unpinned)
+
+    def _keep_busy(self, address: Address, new: Sequence[Pin]) -> None:
+        """Give the pinned workers of an address something to do, so that another one takes the next connection."""
+        for pin in [*self._pins.values(), *new]:
+            if pin.target.address != address:
+                continue
+            try:
+                pin.check(confirm=False)
+            except KernelError as error:
+                self._unseen[pin.target.worker] = error
+                continue
+            pin.pulse()
+
+    def _shake_hands(self, new: Sequence[Pin]) -> None:
+        until = self._clock() + _HANDSHAKE_S
+        while True:
+            for pin in new:
+                if not pin.lost:
+                    self._check(pin, confirm=False)
+            if all(pin.lost or pin.open_for_bytes for pin in new) or self._clock() > until:
+                return
+            time.sleep(0.0005)
+
+    def _sight(self, target: Target) -> Sight:
+        worker = target.worker
+        if target.unpinnable:
+            return Sight(trouble=target.unpinnable, pinnable=False)
+        outcome = self._outcomes.pop(worker, None)
+        error = self._unseen.get(worker)
+        if error is not None:
+            return Sight(http=outcome, trouble=str(error), pinnable=not isinstance(error, (Refused, Unavailable)))
+        trouble = self._trouble.get(worker, "")
+        pin = self._pins.get(worker)
+        if pin is None:
+            queued = self._acquirer.queued.get(target.address)
+            return Sight(queued_since=queued.since if queued else None, http=outcome, trouble=trouble)
+        lag_s = pin.lag_s if pin.unread_since is None else self._clock() - pin.unread_since
+        return Sight(True, pin.unread_since, lag_s, None, outcome, trouble)

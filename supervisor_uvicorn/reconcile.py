@@ -1,0 +1,117 @@
+"""What became of the names that we took down. Pure; a part of policy.py that has a table of its own.
+
+Whether supervisord brings a worker back by itself (``autorestart``) cannot be asked of it before supervisor 4.4, so
+it is seen from what happens:
+
+    RUNNING, a new pid, proven healthy ... replaced; no longer ours
+    RUNNING, STARTING, BACKOFF, STOPPING . supervisord has it in hand: wait
+    RUNNING, the old pid, 10 s later ..... it was not ended; no longer ours
+    EXITED for 3 s ....................... nobody brings it back (autorestart=false, an expected exit code): start it
+    FATAL ................................ start it again, with the backoff
+    STOPPED, or gone from supervisord .... the operator's: no longer ours
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .ledger import GaveBack, Note, Ours, Program, Replaced, Start
+from .model import Member, State
+from .settings import Settings
+from .verdict import Ages, Past
+
+RESPAWN_S = 3.0
+"""supervisord respawns on its next turn, at most 1 s later (4.3.0 supervisord.py ``runforever``), 4.3.0 after 1 s
+more."""
+
+DOUBT_S = 10.0
+"""A signal whose caller timed out has been carried out 5 s later (experiments, 11); a roster this much later tells."""
+
+START_CAP_S = 30.0
+"""While nobody of the program serves, a start is tried at least this often: it harms nobody, and the dependency that
+was down may be back."""
+
+
+def reconcile(
+    program: Program,
+    members: list[Member],
+    ages: Ages,
+    settings: Settings,
+    roster_at: float,
+    may_start: Callable[[str], bool],
+) -> tuple[Program, list[Start], list[Note]]:
+    """(the program with what is still ours, the starts that are due, what there is to tell)."""
+    by_name = {member.name: member for member in members}
+    ours: dict[str, Ours] = {}
+    starts: list[Start] = []
+    notes: list[Note] = []
+    healed = program.healed
+    for name, before in program.ours.items():
+        mine = before
+        member, past = by_name.get(name), program.workers.get(name)
+        if member is None or past is None:
+            if roster_at <= mine.since:  # an older roster says nothing about it
+                ours[name] = mine
+            else:
+                notes.append(GaveBack(name, "it is no longer a process of supervisord"))
+            continue
+        if member.state is State.STOPPED and not mine.under_way:
+            notes.append(GaveBack(name, "the operator has stopped it"))
+            continue
+        if _proven(program, past, mine, settings):
+            assert past.worker is not None  # turns is only said of a worker that was looked at
+            notes.append(Replaced(past.worker, mine.worker, mine.reason, ages.now - mine.since))
+            healed = healed or mine.reason.of_the_loop
+            continue
+        if _lives_on(program, past, mine, roster_at):
+            notes.append(GaveBack(name, f"pid {mine.worker.pid} lives on; what was sent to it did not end it"))
+            continue
+        mine = _down(mine, member, ages.now)
+        if may_start(name) and _start_due(program, mine, member, ages, settings):
+            ended = f"we ended pid {mine.worker.pid} ({mine.reason.value})"
+            starts.append(Start(name, f"{member.state.value} since {ended}, and supervisord leaves it so"))
+            mine = replace(mine, starts=mine.starts + 1, started_at=ages.now, down_since=None)
+        ours[name] = mine
+    return replace(program, ours=ours, healed=healed), starts, notes
+
+
+def _proven(program: Program, past: Past, mine: Ours, settings: Settings) -> bool:
+    """Is the new pid well? By its loop where its loop was the trouble, by a right answer where the answers were."""
+    if past.worker is None or past.worker == mine.worker or not past.turns or not past.serves:
+        return False
+    if mine.reason.of_the_loop or settings.path is None:
+        return True
+    return past.right_ever
+
+
+def _lives_on(program: Program, past: Past, mine: Ours, roster_at: float) -> bool:
+    """The remedy is over, and the same pid is still there on a roster that would show otherwise."""
+    if mine.under_way or past.worker != mine.worker or past.state is not State.RUNNING:
+        return False
+    if past.worker in program.stuck and not past.turns:
+        return False
+    return roster_at >= (mine.since if mine.doubt_at is None else mine.doubt_at) + DOUBT_S
+
+
+def _down(mine: Ours, member: Member, now: float) -> Ours:
+    down = member.state in (State.EXITED, State.FATAL)
+    if down and mine.down_since is None:
+        return replace(mine, down_since=now)
+    if not down and mine.down_since is not None:
+        return replace(mine, down_since=None)
+    return mine
+
+
+def _start_due(program: Program, mine: Ours, member: Member, ages: Ages, settings: Settings) -> bool:
+    if mine.under_way or mine.down_since is None:
+        return False
+    if ages.of(mine.down_since) < RESPAWN_S:
+        return False
+    if mine.starts == 0 and member.state is State.EXITED:
+        return True
+    backoff = settings.backoff
+    wait_s: float = min(backoff.first_s * 2.0**mine.starts, backoff.longest_s)
+    if not any(past.serves for past in program.workers.values()):
+        wait_s = min(wait_s, START_CAP_S)
+    return ages.of(mine.down_since if mine.started_at is None else mine.started_at) >= wait_s

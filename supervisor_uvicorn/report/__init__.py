@@ -1,0 +1,1 @@
+"""What happened, told: events as values, and where they go."""

@@ -1,0 +1,261 @@
+"""One look: roster -> evidence -> decision. It never waits: what waits is done elsewhere and comes in as a value.
+
+Every question is asked only where its answer can matter: a pinned worker whose pulse is read costs one byte and one
+look-up; its descriptors, its ticks and its state are read only while the pins do not speak for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .kernel import proc
+from .kernel.errors import KernelError, Refused
+from .kernel.selftest import why_unreadable
+from .ledger import (
+    Decision,
+    GaveBack,
+    Held,
+    Ledger,
+    Look,
+    Note,
+    Outcome,
+    Replaced,
+    Resumed,
+    Suspended,
+    WouldRestart,
+)
+from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
+from .policy import decide
+from .probe.pins import Pins
+from .probe.target import Request, Sight, Target
+from .report import events
+from .settings import ListenSettings, Settings
+from .verdict import Ages, Past, newly
+
+LOOKS_A_SILENCE = 4
+"""While a pulse is unread the next look comes after a quarter of silent_after at the latest (design, section 3)."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The roster as it was last read. ``at`` is monotonic; ``shutting_down`` is supervisord's own word."""
+
+    members: tuple[Member, ...] = ()
+    at: float = 0.0
+    shutting_down: bool = False
+
+
+@dataclass
+class Watch:
+    """What is kept between looks: the ledger, the pins, and what has been said already. One thread's affair."""
+
+    settings: ListenSettings
+    pins: Pins
+    ledger: Ledger = field(default_factory=Ledger)
+    _said: dict[str, object] = field(default_factory=dict)
+    _pinned: set[WorkerId] = field(default_factory=set)
+    _unpinnable: dict[WorkerId, str] = field(default_factory=dict)
+
+    def look(
+        self,
+        now: float,
+        snapshot: Snapshot,
+        *,
+        full: bool,
+        due_s: float,
+        outcomes: Iterable[Outcome] = (),
+        paused: frozenset[str] = frozenset(),
+    ) -> tuple[Decision, list[events.Event]]:
+        """Look at everybody. ``full``: a TICK's look, with HTTP probes; else the pulse alone."""
+        watched = [member for member in snapshot.members if not member.not_watched]
+        told = self._tell_roster(snapshot.members)
+        evidence, troubles = self._evidence(watched, full)
+        told += troubles
+        before = self.ledger
+        look = Look(snapshot.members, evidence, snapshot.at, due_s, tuple(outcomes), paused, snapshot.shutting_down)
+        self.ledger, decision = decide(before, now, look, self.settings.of)
+        told += self._tell_verdicts(before)
+        told += [event for note in decision.notes for event in _events(note)]
+        return decision, told
+
+    def next_in_s(self, now: float) -> float:
+        """Seconds until the next look is due: the pulse; sooner while somebody is late, and at the deadline itself."""
+        due_s = self.settings.pulse_s
+        ages = Ages(now, self.ledger.gaps)
+        for group, program in self.ledger.programs.items():
+            settings = self.settings.of(group)
+            for past in program.workers.values():
+                late_since = past.unread_since or (past.moved_at if past.still_looks else None)
+                if late_since is None or past.verdict is Verdict.SILENT:
+                    continue
+                due_s = min(due_s, settings.silent_after_s / LOOKS_A_SILENCE)
+                age_s = ages.of(late_since)
+                for limit_s in (settings.silent_after_s, settings.silent_after_s * settings.busy_factor):
+                    if age_s < limit_s:
+                        due_s = min(due_s, max(limit_s - age_s, 0.01))
+        return due_s
+
+    # -- evidence ---------------------------------------------------------------------------------------------------
+
+    def _evidence(self, members: list[Member], full: bool) -> tuple[dict[WorkerId, Evidence], list[events.Event]]:
+        running = {
+            member.worker: member for member in members if member.state is State.RUNNING and member.worker is not None
+        }
+        self._unpinnable = {worker: why for worker, why in self._unpinnable.items() if worker in running}
+        targets = []
+        for worker, member in running.items():
+            past = self._past(member)
+            stopping = past is not None and past.worker == worker and past.verdict is Verdict.STOPPING
+            ours = self._program_ours(member)
+            if member.socket is not None and worker not in self._unpinnable and not stopping and not ours:
+                settings = self.settings.of(member.group)
+                targets.append(Target(worker, member.socket, member.options, _request(settings)))
+        sights = self.pins.look(targets, may_acquire=True, ask=full)
+        told: list[events.Event] = []
+        evidence = {}
+        for worker, member in running.items():
+            sight = sights.get(worker, Sight())
+            if sight.pinned and worker not in self._pinned:
+                self._pinned.add(worker)
+                told.append(events.Pinned(worker))
+            told += self._tell_trouble(member, sight)
+            evidence[worker] = self._one(worker, member, sight)
+        self._pinned &= running.keys()
+        return evidence, told
+
+    def _past(self, member: Member) -> Past | None:
+        program = self.ledger.programs.get(member.group)
+        return program.workers.get(member.name) if program else None
+
+    def _program_ours(self, member: Member) -> bool:
+        """After our own TERM the pin is let go, or it would hold the drain."""
+        program = self.ledger.programs.get(member.group)
+        mine = program.ours.get(member.name) if program else None
+        return mine is not None and mine.worker == member.worker and mine.under_way
+
+    def _one(self, worker: WorkerId, member: Member, sight: Sight) -> Evidence:
+        if sight.pinned and sight.unread_since is None:
+            return Evidence(worker, pinned=True, lag_s=sight.lag_s, http=sight.http)
+        past = self._past(member)
+        known_to_serve = sight.pinned and past is not None and past.worker == worker and past.serving is True
+        state, tracer = _state(worker)
+        if state in ("", "Z", "X"):  # it has ended; supervisord will say so
+            return Evidence(worker, process_state=state)
+        return Evidence(
+            worker,
+            serving=None if known_to_serve else self._serving(worker, member),
+            pinnable=member.socket is not None and worker not in self._unpinnable,
+            pinned=sight.pinned,
+            unread_since=sight.unread_since,
+            lag_s=sight.lag_s,
+            queued_since=sight.queued_since,
+            ticks=_ticks(worker),
+            http=sight.http,
+            process_state=state,
+            traced_by=tracer,
+        )
+
+    def _serving(self, worker: WorkerId, member: Member) -> bool | None:
+        try:
+            watched = proc.epoll_watched_inodes(worker.pid)
+        except Refused as refused:
+            if worker not in self._unpinnable:
+                self._unpinnable[worker] = str(why_unreadable(worker.pid) or refused)
+            return None
+        except KernelError:
+            return None
+        return member.socket_inode in watched if member.socket_inode is not None else False
+
+    # -- what is told -----------------------------------------------------------------------------------------------
+
+    def _tell_trouble(self, member: Member, sight: Sight) -> list[events.Event]:
+        """Why a worker cannot be pinned: once per worker and cause."""
+        worker = member.worker
+        if sight.trouble and not sight.pinnable and worker is not None:
+            self._unpinnable.setdefault(worker, sight.trouble)
+        why = sight.trouble or (self._unpinnable.get(worker, "") if worker else "")
+        if self._said.get(f"trouble {member.name}", "") == why:
+            return []
+        self._said[f"trouble {member.name}"] = why
+        if not why:
+            return []
+        return [events.Error(member.name, f"is watched by its ticks alone: {why}", reason="not pinned", worker=worker)]
+
+    def _tell_roster(self, members: tuple[Member, ...]) -> list[events.Event]:
+        told: list[events.Event] = []
+        programs: dict[str, tuple[list[str], set[str]]] = {}
+        for member in members:
+            if member.not_watched:
+                if self._said.get(member.name) != member.not_watched:
+                    self._said[member.name] = member.not_watched
+                    told.append(events.NotWatched(member.name, member.not_watched))
+                continue
+            names, sockets = programs.setdefault(member.group, ([], set()))
+            names.append(member.name)
+            if member.socket is not None:
+                sockets.add(str(member.socket))
+        for group, (names, sockets) in programs.items():
+            known = (tuple(names), ", ".join(sorted(sockets)))
+            if sockets and self._said.get(group) != known:
+                self._said[group] = known
+                told.append(events.Watching(group, known[1], known[0]))
+        return told
+
+    def _tell_verdicts(self, before: Ledger) -> list[events.Event]:
+        told: list[events.Event] = []
+        for group, program in self.ledger.programs.items():
+            old = before.programs[group].workers.values() if group in before.programs else ()
+            for past, was in newly(list(old), list(program.workers.values())):
+                if past.verdict is Verdict.UNKNOWN and was is None:
+                    continue  # that we do not know yet is no news
+                told.append(
+                    events.VerdictChanged(
+                        past.name, past.worker, past.verdict, past.reason, was.verdict if was else None
+                    )
+                )
+        return told
+
+
+def _request(settings: Settings) -> Request | None:
+    if settings.path is None:
+        return None
+    return Request(settings.path, settings.host, settings.headers, settings.expect, settings.timeout_s)
+
+
+def _ticks(worker: WorkerId) -> Ticks | None:
+    try:
+        ticks = proc.ticks(worker.pid)
+        return ticks if proc.born(worker.pid) == worker.born else None
+    except KernelError:
+        return None
+
+
+def _state(worker: WorkerId) -> tuple[str, int]:
+    try:
+        status = proc.status(worker.pid)
+    except KernelError:
+        return "", 0
+    return status.state, status.tracer_pid
+
+
+def _events(note: Note) -> list[events.Event]:
+    if isinstance(note, Held):
+        return [events.Held(note.subject, f"is held, {note.brake}: {note.detail}", note.brake, note.worker)]
+    if isinstance(note, WouldRestart):
+        order = note.order
+        verdict = "silent" if order.reason.of_the_loop else "failing"
+        return [events.WouldRestart(order.worker, order.reason.value, order.detail, order.remedy.value, verdict)]
+    if isinstance(note, Suspended):
+        return [events.Suspended(note.subject, f"is suspended: {note.detail}", "budget")]
+    if isinstance(note, Resumed):
+        return [events.Resumed(note.subject, f"is acted on again: {note.detail}", "budget")]
+    if isinstance(note, Replaced):
+        return [events.Replaced(note.worker, note.old.pid, note.reason.value, note.took_s)]
+    assert isinstance(note, GaveBack)
+    return [events.Released(note.name, f"is left to supervisord again: {note.detail}")]
+
+
+def workers(ledger: Ledger) -> Mapping[str, Past]:
+    """All workers of a ledger by name."""
+    return {name: past for program in ledger.programs.values() for name, past in program.workers.items()}
