@@ -71,9 +71,8 @@ class Acquirer:
             if not self._settle_queued(address, missing, gain):
                 return gain
             while missing and gain.connects < most_connects and self._clock() < until:
-                keep_busy(gain.pins)
                 gain.connects += 1
-                connection = self._connect(address)
+                connection = self._connect(address, lambda: keep_busy(gain.pins))
                 if connection is None or not self._wait_and_use(address, connection, missing, gain):
                     break
         except KernelError as error:
@@ -100,12 +99,13 @@ class Acquirer:
         self._use(queued.connection, inode, missing, gain)
         return True
 
-    def _connect(self, address: Address) -> PlainSocket | None:
+    def _connect(self, address: Address, just_before: Callable[[], None]) -> PlainSocket | None:
         """None: nobody listens there now, or its queue is full, which say nothing about a worker."""
         try:
             connection = open_socket(address)
         except OSError as error:
             raise from_os(error, f"a socket for {address}") from error
+        just_before()
         try:
             outcome = connection.connect_ex(endpoint(address))
         except (OSError, ValueError) as error:  # a path that is too long, for example

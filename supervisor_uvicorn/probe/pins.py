@@ -21,6 +21,7 @@ from supervisor_uvicorn.probe.target import Sight, Target
 _ACQUIRE_S = 0.1  # of one look, over all addresses
 _HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
 _SHORT_LIFE_S = 5.0
+_MOST_FRUITLESS = 3  # one attempt of 24 connects misses an idle worker of four about once in ten times
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -43,7 +44,8 @@ class Pins:
         self._outcomes: dict[WorkerId, HttpOutcome] = {}
         self._trouble: dict[WorkerId, str] = {}  # of this look
         self._unseen: dict[WorkerId, KernelError] = {}  # of this look: what the kernel did not let us see
-        self._gave_up: dict[Address, frozenset[WorkerId]] = {}  # an attempt gained nothing while these were missing
+        # Attempts one after another that gained nothing, and who was missing then:
+        self._fruitless: dict[Address, tuple[int, frozenset[WorkerId]]] = {}
         self._short_lived: set[WorkerId] = set()  # lost soon after they were pinned: tried at TICKs only
         self._want_certificate: set[WorkerId] = set()  # found out by a handshake
         self.connects = 0  # made so far, for tests and reports
@@ -120,7 +122,7 @@ class Pins:
         known = {target.worker for target in wanted}
         self._short_lived &= known
         self._want_certificate &= known
-        self._gave_up = {address: workers for address, workers in self._gave_up.items() if address in missing}
+        self._fruitless = {address: tries for address, tries in self._fruitless.items() if address in missing}
 
     def _check(self, pin: Pin, *, confirm: bool) -> None:
         worker = pin.target.worker
@@ -176,30 +178,30 @@ class Pins:
             self.connects += gain.connects
             new += gain.pins
             self._unseen |= gain.trouble
-            if gain.pins:
-                self._gave_up.pop(address, None)
-            elif gain.connects:
-                self._gave_up[address] = frozenset(target.worker for target in unpinned)
+            tries, _ = self._fruitless.pop(address, (0, None))
+            if not gain.pins and gain.connects:
+                self._fruitless[address] = tries + 1, frozenset(target.worker for target in unpinned)
         for pin in new:
             self._pins[pin.target.worker] = pin
             self._short_lived.discard(pin.target.worker)
         self._shake_hands(new)
 
     def _is_promising(self, address: Address, unpinned: Sequence[Target], *, ask: bool) -> bool:
-        """False where the last attempt gained nothing and nobody new is missing, until the next TICK."""
-        tried = self._gave_up.get(address, frozenset()) | self._short_lived
-        return ask or any(target.worker not in tried for target in unpinned)
+        """False where the last attempts gained nothing and nobody new is missing, until the next TICK."""
+        tries, tried = self._fruitless.get(address, (0, frozenset()))
+        if tries < _MOST_FRUITLESS:
+            tried = frozenset()
+        return ask or any(target.worker not in tried | self._short_lived for target in unpinned)
 
     def _keep_busy(self, address: Address, new: Sequence[Pin]) -> None:
         """Give the pinned workers of an address something to do, so that another one takes the next connection."""
-        for pin in [*self._pins.values(), *new]:
-            if pin.target.address != address:
-                continue
+        pins = [pin for pin in [*self._pins.values(), *new] if pin.target.address == address]
+        for pin in pins:
             try:
                 pin.check(confirm=False)
             except KernelError as error:
                 self._unseen[pin.target.worker] = error
-                continue
+        for pin in pins:  # in one go, right before the connect: a pulse keeps a worker busy for some 20 us only
             pin.pulse()
 
     def _shake_hands(self, new: Sequence[Pin]) -> None:
