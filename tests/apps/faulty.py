@@ -7,8 +7,8 @@ Paths (answers are JSON with the ``pid`` that gave them):
 
 ``/pid``           which worker is this
 ``/health``        as ``/set?health=...`` says: ``ok``, ``500``, ``404``, ``slow:SECONDS``, ``endless``, ``drip``,
-                   ``close``, ``garbage``; for all workers at once by the file ``health`` in ``FAULTY_DIR``;
-                   ``db`` asks the database, with a driver that blocks
+                   ``close``, ``garbage``; for all workers at once by the file ``health`` in ``FAULTY_DIR``, or
+                   by ``health.NAME`` for one, whatever its pid; ``db`` asks the database, with a driver that blocks
 ``/set?health=M``  set this worker's health
 ``/hang/KIND``     for ever, answering nothing: ``sleep``, ``spin``, ``lock``, ``read``, ``gil``
 ``/block?s=N``     block the event loop for N seconds once, then answer
@@ -21,12 +21,14 @@ Paths (answers are JSON with the ``pid`` that gave them):
 
 Start-up, by environment: ``FAULTY_START`` for every worker, or the file ``next-start`` in ``FAULTY_DIR``, which only
 the next starting worker takes: ``hang`` (await for ever), ``block`` (block for ever), ``slow:SECONDS``, ``hang-after``
-(block as soon as it serves), ``fail``. ``FAULTY_DB=host:port``: start-up asks the database too.
+(block as soon as it serves), ``fail``; the file ``start.NAME`` for each start of that worker. ``FAULTY_DB=host:port``:
+start-up asks the database too, for ever or for ``FAULTY_DB_PATIENCE_S``, after which it fails.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import multiprocessing
@@ -42,6 +44,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 FOR_EVER_S = 3600.0
+NAME = os.environ.get("SUPERVISOR_PROCESS_NAME", "")
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -60,7 +63,7 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     await receive()
-    start = _take_next_start() or os.environ.get("FAULTY_START", "")
+    start = _take_next_start() or _file(f"start.{NAME}") or os.environ.get("FAULTY_START", "")
     kind, _, argument = start.partition(":")
     if kind == "hang":
         await asyncio.sleep(FOR_EVER_S)
@@ -75,41 +78,50 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         # uvicorn opens its server on the inherited socket right after this message; it has 20 ms to do so.
         asyncio.get_running_loop().call_later(0.02, time.sleep, FOR_EVER_S)
     if os.environ.get("FAULTY_DB"):
-        _ask_database()
+        _ask_database(float(os.environ.get("FAULTY_DB_PATIENCE_S", FOR_EVER_S)))
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
 
 
+def _file(name: str) -> str:
+    """What the test wrote to this file of ``FAULTY_DIR``; empty where there is none."""
+    try:
+        return (Path(os.environ["FAULTY_DIR"]) / name).read_text().strip()
+    except (KeyError, FileNotFoundError):
+        return ""
+
+
 def _take_next_start() -> str:
     """What the next starting worker is to do; taken by renaming, so that exactly one worker gets it."""
-    directory = os.environ.get("FAULTY_DIR")
-    if not directory:
-        return ""
-    taken = Path(directory) / f"start.{os.getpid()}"
+    directory = Path(os.environ.get("FAULTY_DIR", "/nonexistent"))
+    taken = f"taken.{os.getpid()}"
     try:
-        (Path(directory) / "next-start").rename(taken)
+        (directory / "next-start").rename(directory / taken)
     except FileNotFoundError:
         return ""
-    return taken.read_text().strip()
+    return _file(taken)
 
 
-def _ask_database() -> str:
+def _ask_database(patience_s: float = FOR_EVER_S) -> str:
     """One question to the TCP "database", with a driver that blocks for as long as there is no answer.
 
-    A refused connection is tried again, as drivers do: what is down must look down, not crash.
+    A refused or cut connection is tried again, as drivers do: what is down must look down, not crash. TimeoutError when
+    ``patience_s`` is over.
     """
     host, _, port = os.environ["FAULTY_DB"].rpartition(":")
-    while True:
-        try:
-            with socket.create_connection((host, int(port))) as connection:
-                connection.sendall(b"?\n")
-                answer = connection.recv(100)
-                if answer:
-                    return answer.decode().strip()
-        except OSError:
-            pass
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((host, int(port)), timeout=patience_s) as connection,
+        ):
+            connection.sendall(b"?\n")
+            answer = connection.recv(100)
+            if answer:
+                return answer.decode().strip()
         time.sleep(0.2)
+    raise TimeoutError("no database")
 
 
 async def _http(scope: Message, receive: Receive, send: Send) -> None:
@@ -168,15 +180,7 @@ async def _stream(send: Send) -> None:
 
 
 def _wanted_health() -> str:
-    if _health != "ok":
-        return _health
-    directory = os.environ.get("FAULTY_DIR")
-    if directory:
-        try:
-            return (Path(directory) / "health").read_text().strip() or "ok"
-        except FileNotFoundError:
-            pass
-    return "ok"
+    return _health if _health != "ok" else _file(f"health.{NAME}") or _file("health") or "ok"
 
 
 async def _answer_health(send: Send, health: str) -> None:

@@ -91,6 +91,7 @@ class Supervisord:
         conf: str | None = None,
         listener: str = "uvicorn-health",
         listener_extra: str = "",
+        listener_command: str = "{listen}",
         server_extra: str = "",
         environment: Mapping[str, str] | None = None,
         command_prefix: Sequence[str] = (),
@@ -110,10 +111,13 @@ class Supervisord:
         (self.scratch / "faults").mkdir()
         (self.scratch / "faults").chmod(0o777)
         if conf is None:
-            conf = self._compose(listen, tick_s, sections, listener_extra, server_extra)
+            entry = ""
+            if listen is not None:
+                entry = self.listener_section(listener, listen, self.log_path, tick_s, listener_extra, listener_command)
+            conf = self._compose(entry, sections, server_extra)
         self.conf_path.write_text(conf.replace("{scratch}", str(self.scratch)))
 
-    def _compose(self, listen: str | None, tick_s: int, sections: str, listener_extra: str, server_extra: str) -> str:
+    def _compose(self, listener_section: str, sections: str, server_extra: str) -> str:
         parts = [
             "[supervisord]",
             f"logfile={self.scratch}/supervisord.log",
@@ -133,18 +137,18 @@ class Supervisord:
             "",
         ]
         parts += [program.section(self.scratch) for program in self.programs.values()]
-        if listen is not None:
-            parts.append(self.listener_section(self.listener, listen, self.log_path, tick_s, listener_extra))
-        parts.append(sections)
-        return "\n".join(parts)
+        return "\n".join([*parts, listener_section, sections])
 
     @staticmethod
-    def listener_section(name: str, listen: str, log: Path, tick_s: int = 5, extra: str = "") -> str:
-        options = listen.replace("%", "%%")  # supervisor expands %(...)s in commands
+    def listener_section(
+        name: str, options: str, log: Path, tick_s: int = 5, extra: str = "", command: str = "{listen}"
+    ) -> str:
+        options = options.replace("%", "%%")  # supervisor expands %(...)s in commands
+        listen = f"{interpreter.python()} -m supervisor_uvicorn listen --log-format json {options}"
         return "\n".join(
             [
                 f"[eventlistener:{name}]",
-                f"command={interpreter.python()} -m supervisor_uvicorn listen --log-format json {options}",
+                f"command={command.format(listen=listen)}",
                 f"events=TICK_{tick_s},PROCESS_STATE,REMOTE_COMMUNICATION",
                 "buffer_size=100",
                 "autorestart=true",

@@ -11,40 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import interpreter, users
-from harness.supervisord import Supervisord, free_port
+from harness import users
+from harness.configurations import ALL, CONF, Copied
 from harness.waiting import wait_for
-
-CONF = interpreter.ROOT / "conf"
-ALL = sorted(path.parent.name for path in CONF.glob("*/supervisord.conf"))
-
-
-class Copied(Supervisord):
-    """A configuration of ``conf/`` in a directory of its own; it writes text logs, as it would for a user."""
-
-    def __init__(self, name: str) -> None:
-        text = (CONF / name / "supervisord.conf").read_text()
-        text = text.replace("localhost:8000", f"localhost:{free_port()}")
-        text = text.replace("0.0.0.0:8000", f"127.0.0.1:{free_port()}")
-        text = text.replace("/run/", "{scratch}/").replace("/srv/app", "{scratch}")
-        environment = {"DEMO_PORT": str(free_port())}
-        super().__init__(conf=text, environment=environment, command_prefix=users.way_prefix() or [])
-        self._extra_environment["DEMO_DIR"] = str(self.scratch)
-        shutil.copy(CONF / "recipe" / "example.py", self.scratch)
-        shutil.copy(CONF / "demo" / "app.py", self.scratch)
-        virtual = self.scratch / "venv" / "bin"
-        virtual.mkdir(parents=True)
-        for command in ("uvicorn", "supervisor-uvicorn"):
-            found = shutil.which(command, path=self.environment["PATH"])
-            assert found, f"no {command} on PATH"
-            (virtual / command).symlink_to(found)
-
-    def pinned(self) -> set[int]:
-        """The pids that the listener's text log calls pinned, wherever the configuration sends it."""
-        text = ""
-        for path in [self.scratch / "supervisord.out", self.scratch / "uvicorn-health.log"]:
-            text += path.read_text() if path.exists() else ""
-        return {int(pid) for line in re.findall(r" pinned: (.*)", text) for pid in re.findall(r"\d+", line)}
 
 
 def test_the_list_of_configurations_is_whole() -> None:
@@ -94,8 +63,7 @@ def test_the_recipe_is_unchanged_above_the_line() -> None:
 def test_a_request_is_answered_through_the_demo_and_names_its_worker() -> None:
     with Copied("demo") as site:
         pids = site.wait_running()
-        port = site.environment["DEMO_PORT"]
-        command = ["curl", "-s", "-m", "10", f"http://127.0.0.1:{port}/"]
+        command = ["curl", "-s", "-m", "10", f"http://127.0.0.1:{site.port}/"]
         if not shutil.which("curl"):
             pytest.skip("no curl")
         answer = wait_for(lambda: subprocess.run(command, capture_output=True, text=True).stdout, 30, "an answer")
