@@ -1,4 +1,4 @@
-"""The event listener: the only place with threads and clocks.
+"""The event listener: with threads.py the only place with threads and clocks.
 
 Four threads, so that nothing that can wait holds up a look:
 
@@ -21,7 +21,6 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,14 +43,25 @@ from .supervisord.channel import Channel
 from .supervisord.lock import Lock
 from .supervisord.preflight import explain_absence, explain_failure
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
+from .supervisord.vigil import NO_TICK_S, Sign, Vigil
+from .threads import Crew, guarded
 from .watch import Snapshot, Watch
 
 UNSETTLED_S = 1.0  # between two rosters while somebody's listening socket is not known yet
 ROSTER_S = 60.0  # without any event: TICK_60 is the longest period that serves
 CONFIGS_S = 60.0  # stopwaitsecs and killasgroup may change by `update` without a change of names
 STANDBY_S = 2.0
-GIVEN_UP_PERIODS = 3  # so many TICK periods without an event, though RPC answers, and supervisord has given us up
+EVENTS_S = 5.0  # without an event, until it is asked whether one should have come; TICK_5 is the shortest period
 PROBE_THREADS = 32
+
+NO_TICK = (
+    f"no TICK event has come in {NO_TICK_S:g} s, so no HTTP probe is made and the roster is read seldom: "
+    "write events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION in the [eventlistener:...] section"
+)
+GIVEN_UP = (
+    "no event comes any more although supervisord answers: it has given this listener up (state UNKNOWN, a stray byte on "
+    "its stdout does that); leaving, so that it is started anew"
+)
 
 
 @dataclass
@@ -61,6 +71,7 @@ class _Board:
     changed: threading.Condition = field(default_factory=threading.Condition)
     snapshot: Snapshot = field(default_factory=Snapshot)
     tick: bool = False
+    news: bool = False  # the roster has changed: somebody may have to be pinned
     roster_wanted: bool = True
     outcomes: list[Outcome] = field(default_factory=list)
     stopping: bool = False  # supervisord has said so itself
@@ -71,47 +82,17 @@ class _Board:
                 setattr(self, name, value)
             self.changed.notify_all()
 
+    def put_roster(self, members: tuple[Member, ...], at: float) -> None:
+        with self.changed:
+            self.news = self.news or members != self.snapshot.members
+            self.snapshot = Snapshot(members, at)
+            self.changed.notify_all()
+
     def add_outcome(self, outcome: Outcome) -> None:
         with self.changed:
             self.outcomes.append(outcome)
             self.roster_wanted = True
             self.changed.notify_all()
-
-
-class _Threads:
-    """A bounded pool of daemon threads for probes: started when first needed, never waited for at the end."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = 0
-        self._started = 0
-
-    def submit(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if self._idle > 0:
-                self._idle -= 1
-            elif self._started < self._most:
-                self._started += 1
-                threading.Thread(target=_guarded, args=(self._work,), daemon=True, name="probe").start()
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        while True:
-            self._jobs.get()()
-            with self._lock:
-                self._idle += 1
-
-
-def _guarded(work: Callable[[], None]) -> None:
-    """Run a thread; what it did not foresee ends the process, with the traceback in the log."""
-    try:
-        work()
-    except BaseException:  # noqa: BLE001 - nothing is swallowed: the process ends
-        sys.stderr.write(traceback.format_exc())
-        sys.stderr.flush()
-        os._exit(1)
 
 
 class Listener:
@@ -125,6 +106,7 @@ class Listener:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._remedies: list[tuple[float, remedy.Steps]] = []
         self._clock = time.monotonic
+        self._told: set[str] = set()
         with Rpc.from_environment(env) as rpc:
             pid = _until_reachable(Supervisord(rpc), tell)
         born = _born(pid)
@@ -135,43 +117,45 @@ class Listener:
 
     def run(self, channel: Channel) -> int:
         """Until the end of input (0), or until supervisord has given this listener up (1)."""
-        threading.Thread(target=_guarded, args=(self._act,), daemon=True, name="act").start()
+        threading.Thread(target=guarded, args=(self._act,), daemon=True, name="act").start()
         channel.ready()
-        last_event, last_serial, period_s, answered_at = self._clock(), None, None, None
+        vigil = Vigil(self._clock())
+        last_serial: int | None = None
         malformed = 0
         while True:
-            found = channel.wait(1.0)
+            found = channel.wait(EVENTS_S)
             if found is None:
                 return 0
-            now = self._clock()
             if channel.reader.malformed != malformed:
                 malformed = channel.reader.malformed
                 self._tell(events.Error("", f"{malformed} header lines on stdin were no events; skipped"))
             for event in found:
-                last_event, answered_at = now, None
-                if event.serial is not None and event.serial == last_serial:
-                    continue  # supervisord sends a rejected event again, also to listeners that did not reject it
+                tick = vigil.heard(self._clock(), event.name)
+                # supervisord sends a rejected event again, also to listeners that did not reject it
+                if event.serial is None or event.serial != last_serial:
+                    self._hear(event.name, tick)
                 last_serial = event.serial
-                if event.name.startswith("TICK_") and event.name[5:].isdigit():
-                    period_s = float(event.name[5:])
-                    self._board.put(tick=True, roster_wanted=True)
-                elif event.name.startswith("PROCESS_STATE"):
-                    self._board.put(roster_wanted=True)
-                elif event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
-                    self._board.put(stopping=True)
-            if period_s is not None and now - last_event > GIVEN_UP_PERIODS * period_s:
-                if answered_at is None:
-                    answered_at = self._answers_at()
-                elif now - answered_at > period_s + 2.0:
-                    self._tell(
-                        events.Error(
-                            "",
-                            f"no event has come for {now - last_event:.0f} s although supervisord answers: it has given "
-                            "this listener up (state UNKNOWN); leaving, so that it starts it anew",
-                            reason="given up",
-                        )
-                    )
-                    return 1
+            sign = vigil.sign(self._clock())
+            if sign is Sign.ASK:
+                vigil.answered_at = self._answers_at()
+            elif sign is Sign.NO_TICK:
+                self._tell_once(NO_TICK)
+            elif sign is Sign.GIVEN_UP:
+                self._tell(events.Error("", GIVEN_UP, reason="given up"))
+                return 1
+
+    def _hear(self, event: str, tick: bool) -> None:
+        if tick:
+            self._board.put(tick=True, roster_wanted=True)
+        elif event.startswith("PROCESS_STATE"):
+            self._board.put(roster_wanted=True)
+        elif event == "SUPERVISOR_STATE_CHANGE_STOPPING":
+            self._board.put(stopping=True)
+
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._tell(events.Error("", what))
 
     def _answers_at(self) -> float | None:
         """When supervisord answered just now; None: it does not, so that events are late for another reason."""
@@ -197,32 +181,36 @@ class Listener:
         for lack in self_test():
             self._tell(events.Error("", str(lack), reason="self test"))
         for work, name in ((self._read_rosters, "roster"), (self._carry_out, "remedy")):
-            threading.Thread(target=_guarded, args=(work,), daemon=True, name=name).start()
+            threading.Thread(target=guarded, args=(work,), daemon=True, name=name).start()
         self._look()
 
     def _look(self) -> None:
         board = self._board
         diag = SockDiag()
-        pins = Pins(diag, self._clock, _Threads(PROBE_THREADS).submit)
+        pins = Pins(diag, self._clock, Crew(PROBE_THREADS).submit)
         watch = Watch(self._settings, pins)
         snapshot = self._first_snapshot()
         watch.ledger = adopt(watch.ledger, self._left_over(snapshot))
         next_at = self._clock()
-        due_s = 0.0
+        due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
         ours: frozenset[str] = frozenset()
         while True:
             with board.changed:
-                while not (board.tick or board.outcomes) and (left_s := self._until(next_at, pins.recheck_at)) > 0:
+                while (
+                    not (board.tick or board.news or board.outcomes)
+                    and (left_s := self._until(next_at, pins.recheck_at)) > 0
+                ):
                     board.changed.wait(left_s)
                 full, outcomes, snapshot = board.tick, board.outcomes, board.snapshot
-                board.tick, board.outcomes = False, []
+                called = board.tick or board.news or bool(outcomes)
+                board.tick, board.news, board.outcomes = False, False, []
                 if board.stopping:
                     snapshot = replace(snapshot, shutting_down=True)
             now = self._clock()
-            if not full and not outcomes and now < next_at:
+            if not called and now < next_at:
                 pins.recheck()
                 continue
-            decision, told = watch.look(now, snapshot, full=full, due_s=max(due_s, 0.1), outcomes=outcomes)
+            decision, told = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
             for event in told:
                 self._tell(event)
             for order in decision.orders:
@@ -266,18 +254,18 @@ class Listener:
                 processes = supervisord.processes()
                 if at - configs_at > CONFIGS_S or any(info.name not in configs for info in processes):
                     configs, configs_at = supervisord.configs(), at
-                board.put(snapshot=Snapshot(roster.read(processes, configs), at))
+                board.put_roster(roster.read(processes, configs), at)
                 if failed:
                     self._tell(events.Error("", "supervisord answers again", reason="supervisord"))
                 failed = ""
             except Fault as fault:
                 if fault.code == SHUTDOWN_STATE:
                     board.put(snapshot=replace(board.snapshot, at=at, shutting_down=True))
-                failed = self._tell_once(failed, fault)
+                failed = self._tell_first(failed, fault)
             except (RpcError, KernelError) as error:
-                failed = self._tell_once(failed, error)
+                failed = self._tell_first(failed, error)
 
-    def _tell_once(self, failed: str, error: Exception) -> str:
+    def _tell_first(self, failed: str, error: Exception) -> str:
         """Logged once a series (design, section 7)."""
         kind = type(error).__name__
         if failed != kind:
