@@ -59,8 +59,8 @@ NO_TICK = (
     "write events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION in the [eventlistener:...] section"
 )
 GIVEN_UP = (
-    "no event comes any more although supervisord answers: it has given this listener up (state UNKNOWN, a stray byte on "
-    "its stdout does that); leaving, so that it is started anew"
+    "no event comes any more although supervisord answers: it has given this listener up (state UNKNOWN, as a stray "
+    "byte on its stdout brings about); leaving, so that it is started anew"
 )
 
 

@@ -70,6 +70,8 @@ class Watch:
         """Look at everybody. ``full``: a TICK's look, with HTTP probes; else the pulse alone."""
         watched = [member for member in snapshot.members if not member.not_watched]
         told = self._tell_roster(snapshot.members)
+        if full:
+            told += self._tell_sections(snapshot.members)
         evidence, troubles = self._evidence(watched, full)
         told += troubles
         before = self.ledger
@@ -200,6 +202,20 @@ class Watch:
             if sockets and self._said.get(group) != known:
                 self._said[group] = known
                 told.append(events.Watching(group, known[1], known[0]))
+        return told
+
+    def _tell_sections(self, members: tuple[Member, ...]) -> list[events.Event]:
+        """A section for a program that is not there is a slip of the pen: said once."""
+        programs = sorted({member.group for member in members})
+        told: list[events.Event] = []
+        for group in sorted(self.settings.by_group.keys() - set(programs)):
+            if self._said.setdefault(f"section {group}", "") == "":
+                self._said[f"section {group}"] = "told"
+                known = ", ".join(programs) or "none yet"
+                what = (
+                    f"[supervisor-uvicorn:{group}] is for a program that is not here (programs with uvicorn: {known})"
+                )
+                told.append(events.Error("", what, reason="settings"))
         return told
 
     def _tell_verdicts(self, before: Ledger) -> list[events.Event]:
