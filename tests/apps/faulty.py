@@ -19,10 +19,11 @@ Paths (answers are JSON with the ``pid`` that gave them):
 ``/pool``          start a process pool of two (fork), answer their pids
 ``/fork``          start one forked helper that only sleeps, answer its pid
 
-Start-up, by environment: ``FAULTY_START`` for every worker, or the file ``next-start`` in ``FAULTY_DIR``, which only
-the next starting worker takes: ``hang`` (await for ever), ``block`` (block for ever), ``slow:SECONDS``, ``hang-after``
-(block as soon as it serves), ``fail``; the file ``start.NAME`` for each start of that worker. ``FAULTY_DB=host:port``:
-start-up asks the database too, for ever or for ``FAULTY_DB_PATIENCE_S``, after which it fails.
+Start-up, by environment: ``FAULTY_START`` for every worker; or by files in ``FAULTY_DIR``: ``next-start``, which only the
+next starting worker takes, or ``start.NAME`` for each start of that worker: ``hang`` (await for ever), ``block`` (block
+for ever), ``slow:SECONDS``, ``blocked:SECONDS`` (as slow, without turning the loop), ``hang-after`` (block as soon as it
+serves), ``fail``. ``FAULTY_DB=host:port``: start-up asks the database too, for ever or for ``FAULTY_DB_PATIENCE_S``,
+after which it fails.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         time.sleep(FOR_EVER_S)
     elif kind == "slow":
         await asyncio.sleep(float(argument))
+    elif kind == "blocked":
+        time.sleep(float(argument))
     elif kind == "fail":
         await send({"type": "lifespan.startup.failed", "message": "told to fail"})
         return

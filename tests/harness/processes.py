@@ -57,6 +57,20 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def serving(pid: int) -> bool:
+    """Its event loop watches the socket that is its descriptor 0 (proc(5), ``fdinfo`` of an epoll: ``tfd:`` lines)."""
+    here = Path(f"/proc/{pid}")
+    try:
+        socket = (here / "fd" / "0").readlink()
+        for info in (here / "fdinfo").iterdir():
+            for line in info.read_text().splitlines():
+                if line.startswith("tfd:") and (here / "fd" / line.split()[1]).readlink() == socket:
+                    return True
+    except OSError:
+        pass
+    return False
+
+
 def kill_marked(mark: str, deadline_s: float = 10.0) -> list[int]:
     """KILL whatever carries the mark, until nothing does. Returns the pids that had to be killed."""
     killed: list[int] = []

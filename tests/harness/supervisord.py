@@ -183,6 +183,7 @@ class Supervisord:
     def environment(self) -> dict[str, str]:
         variables = interpreter.environment(self.scratch)
         variables[processes.MARKER] = self.mark
+        variables["TMPDIR"] = str(self.scratch)  # supervisord's own log files of children, where none is configured
         variables["FAULTY_DIR"] = str(self.scratch / "faults")
         variables.update(self._extra_environment)
         return variables
