@@ -15,7 +15,7 @@ from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.sock_diag import SockDiag, unix_unread_bytes
 from supervisor_uvicorn.model import HttpOutcome
 from supervisor_uvicorn.probe.http import HttpProbe
-from supervisor_uvicorn.probe.link import HelloLink, Link
+from supervisor_uvicorn.probe.link import HelloLink, Link, TlsLink
 from supervisor_uvicorn.probe.target import Request, Target
 
 _FIRST_RECHECK_S = 0.001
@@ -63,23 +63,31 @@ class Pin:
         """
         if self.lost:
             return
+        # First of all, so that a check that fails is not made again and again.
+        self._recheck_s *= _RECHECK_GROWTH
+        self.recheck_at = self._clock() + self._recheck_s
         if self.phase is Phase.ASKING:
             self._check_head_of_probe()
             confirm = confirm and self.unread_since is not None  # else it may have answered and closed already
         else:
-            self._lose_to_worker(self._link.ended())
-            if not self.lost:
-                self._handshake()
-            if not self.lost and self.unread_since is not None:
-                if not self._see(self.unread_since):
-                    self._lose_to_worker("the worker's end is gone")
-                elif self.phase is Phase.UNREAD and self.unread_since is None:
-                    self.lost = "its request was read after its deadline"
+            self._check_pulse()
         if confirm and not self.lost and proc.socket_inode(self.target.worker.pid, self._fd) != self._inode:
             self._lose_to_worker("no longer held by that process")
-        if self.wants_recheck:
-            self._recheck_s *= _RECHECK_GROWTH
-            self.recheck_at = self._clock() + self._recheck_s
+
+    def _check_pulse(self) -> None:
+        ended = self._link.ended()
+        if ended and self.phase is Phase.UNREAD:
+            self.lost = f"its request was read after its deadline ({ended})"
+            return
+        self._lose_to_worker(ended)
+        if not self.lost:
+            self._handshake()
+        if self.lost or self.unread_since is None:
+            return
+        if not self._see(self.unread_since):
+            self._lose_to_worker("the worker's end is gone")
+        elif self.phase is Phase.UNREAD and self.unread_since is None:
+            self.lost = "its request was read after its deadline"
 
     def _check_head_of_probe(self) -> None:
         probe = self._probe
@@ -132,6 +140,11 @@ class Pin:
     def open_for_bytes(self) -> bool:
         """No handshake is under way."""
         return self._link.open_for_bytes
+
+    @property
+    def shaken(self) -> bool:
+        """A TLS handshake was finished on our side."""
+        return isinstance(self._link, TlsLink) and self._link.open_for_bytes
 
     @property
     def full(self) -> bool:

@@ -21,6 +21,7 @@ from supervisor_uvicorn.probe.target import Sight, Target
 _ACQUIRE_S = 0.1  # of one look, over all addresses
 _HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
 _SHORT_LIFE_S = 5.0
+_HANDSHAKES = 2
 _MOST_FRUITLESS = 3  # one attempt of 24 connects misses an idle worker of four about once in ten times
 
 Submit = Callable[[Callable[[], None]], None]
@@ -47,7 +48,7 @@ class Pins:
         # Attempts one after another that gained nothing, and who was missing then:
         self._fruitless: dict[Address, tuple[int, frozenset[WorkerId]]] = {}
         self._short_lived: set[WorkerId] = set()  # lost soon after they were pinned: tried at TICKs only
-        self._want_certificate: set[WorkerId] = set()  # found out by a handshake
+        self._closed_after_handshake: dict[WorkerId, int] = {}  # so many times in a row: it wants a certificate of us
         self.connects = 0  # made so far, for tests and reports
 
     # -- one look ------------------------------------------------------------------------------------------------
@@ -104,7 +105,8 @@ class Pins:
     # ------------------------------------------------------------------------------------------------------------
 
     def _with_what_we_found_out(self, target: Target) -> Target:
-        if target.worker not in self._want_certificate or target.options.client_certificate:
+        known = target.options.client_certificate or not target.options.tls
+        if known or self._closed_after_handshake.get(target.worker, 0) < _HANDSHAKES:
             return target
         return dataclasses.replace(target, options=dataclasses.replace(target.options, client_certificate=True))
 
@@ -121,7 +123,8 @@ class Pins:
             self._acquirer.forget(address)
         known = {target.worker for target in wanted}
         self._short_lived &= known
-        self._want_certificate &= known
+        for worker in self._closed_after_handshake.keys() - known:
+            del self._closed_after_handshake[worker]
         self._fruitless = {address: tries for address, tries in self._fruitless.items() if address in missing}
 
     def _check(self, pin: Pin, *, confirm: bool) -> None:
@@ -141,9 +144,13 @@ class Pins:
         if self._pins.get(worker) is pin:
             del self._pins[worker]
         pin.close()
-        if "CERTIFICATE_REQUIRED" in pin.lost.upper().replace(" ", "_"):
-            self._want_certificate.add(worker)
-        elif pin.lost_by_worker and self._clock() - pin.pinned_at < _SHORT_LIFE_S:
+        if not pin.lost_by_worker or self._clock() - pin.pinned_at >= _SHORT_LIFE_S:
+            self._closed_after_handshake.pop(worker, None)
+        elif pin.shaken and self._closed_after_handshake.get(worker, 0) < _HANDSHAKES:
+            # TLS 1.3 without the client certificate that the worker wants: on our side the handshake succeeds, then
+            # the worker closes, and asyncio does not send the alert that would say why.
+            self._closed_after_handshake[worker] = self._closed_after_handshake.get(worker, 0) + 1
+        else:
             self._short_lived.add(worker)
 
     def _send(self, pin: Pin, *, ask: bool) -> None:
