@@ -11,6 +11,8 @@ watched.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +22,7 @@ from .kernel.errors import Gone, KernelError, Refused
 from .kernel.sock_diag import Listening, SockDiag
 from .model import Address, Member, Options, State
 from .supervisord.calls import ProcessConfig, ProcessInfo
-from .uvicorn_command import arguments, options
+from .uvicorn_command import BELOW_A_WRAPPER, SERVED_BY_A_CHILD, Wanted, arguments, options, tree, wanted
 
 TREE_LOOKS = 60
 """So many reads does a process that is not uvicorn get for a uvicorn to appear below it (a wrapper that starts
@@ -34,6 +36,7 @@ class _Known:
     argv: tuple[str, ...]
     is_uvicorn: bool
     options: Options = field(default_factory=Options)
+    wanted: Wanted = field(default_factory=Wanted)
     socket: Address | None = None
     inode: int | None = None
     not_watched: str = ""
@@ -49,11 +52,14 @@ class Roster:
         self._diag = diag
         self._groups = frozenset(groups)
         self._known: dict[tuple[int, int], _Known] = {}
-        self._names: dict[str, Options] = {}  # names that were uvicorn, and how, for the time they have no process
+        self._names: dict[str, _Known] = {}  # names that were uvicorn, and how, for the time they have no process
         self.unsettled = False  # after a read: somebody's socket is not known yet, so read again soon
 
     def read(self, processes: Sequence[ProcessInfo], configs: Mapping[str, ProcessConfig]) -> tuple[Member, ...]:
-        """One member for each uvicorn process of ``processes``; those of other groups than ours are left out."""
+        """One member for each uvicorn process of ``processes``; those of other groups than ours are left out.
+
+        Never raises: of a process that the kernel does not show us the member has no ``born``, which is *unknown*.
+        """
         survey = _Survey(self._diag)
         members = []
         alive: dict[tuple[int, int], _Known] = {}
@@ -83,14 +89,14 @@ class Roster:
             return self._without_process(base, config)
         try:
             born = proc.born(info.pid)
-            known = self._look_at(info.pid, born, survey)
+            known = alive[info.pid, born] = self._look_at(info.pid, born, config, survey)
         except KernelError:  # gone in between, or hidden from us: RUNNING and unseen is unknown, never a verdict
             return self._without_process(base, config)
-        alive[info.pid, born] = known
         if not known.is_uvicorn:
+            self._names.pop(info.name, None)  # it was one, and its command has been changed
             return None
-        self._names[info.name] = known.options
-        if not known.settled and info.state is State.RUNNING:
+        self._names[info.name] = known
+        if not known.settled and not known.not_watched and info.state is State.RUNNING:
             self.unsettled = True
         return replace(
             base,
@@ -102,31 +108,59 @@ class Roster:
         )
 
     def _without_process(self, base: Member, config: ProcessConfig | None) -> Member | None:
-        if base.name in self._names:
-            return replace(base, options=self._names[base.name])
-        if config is None:
+        known = self._names.get(base.name)
+        if known is not None:
+            return replace(base, options=known.options, socket=known.socket, not_watched=known.not_watched)
+        args = _configured(config)
+        if args is None:
             return None
-        try:
-            args = arguments(shlex.split(config.command))
-        except ValueError:
-            return None
-        return None if args is None else replace(base, options=options(args, None))
+        return replace(base, options=options(args, None), not_watched=tree(args, None))
 
-    def _look_at(self, pid: int, born: int, survey: _Survey) -> _Known:
+    def _look_at(self, pid: int, born: int, config: ProcessConfig | None, survey: _Survey) -> _Known:
         argv = tuple(proc.cmdline(pid))
         known = self._known.get((pid, born))
-        if known is None or known.argv != argv:
-            args = arguments(argv)
-            known = _Known(argv, args is not None)
-            if args is not None:
-                known = replace(known, options=options(args, _environ(pid)))
+        if known is None or known.argv != argv or not (known.is_uvicorn or known.settled):
+            known = self._first_look(pid, argv, known, config, survey)
         if known.settled:
             return known
         known = replace(known, looks=known.looks + 1)
         try:
             return survey.own_socket(pid, known) if known.is_uvicorn else survey.wrapper(pid, known)
+        except Gone:
+            raise
         except Refused:  # it is uvicorn by its command; its ticks can be watched all the same
             return replace(known, settled=known.looks >= TREE_LOOKS)
+        except KernelError:  # our own want of descriptors or memory: another look
+            return known
+
+    def _first_look(
+        self, pid: int, argv: tuple[str, ...], before: _Known | None, config: ProcessConfig | None, survey: _Survey
+    ) -> _Known:
+        """A new process, or one whose command line has become another: by exec, or by a title that it gave itself."""
+        args = arguments(argv)
+        if args is None:
+            if before is not None and before.is_uvicorn and survey.watches(pid, before):
+                return replace(before, argv=argv)
+            # A title hides the command (setproctitle), so supervisord's own is believed where the sockets bear it out.
+            titled = _configured(config)
+            if titled is not None:
+                environ = _environ(pid)
+                known = _Known(argv, True, options(titled, environ), wanted(titled, environ))
+                with contextlib.suppress(KernelError):
+                    known = survey.own_socket(pid, known, descendants=False)
+                if known.settled:
+                    return known
+            return _Known(argv, False, looks=before.looks if before else 0)
+        environ = _environ(pid)
+        why = tree(args, environ)
+        return _Known(argv, True, options(args, environ), wanted(args, environ), not_watched=why, settled=bool(why))
+
+
+def _configured(config: ProcessConfig | None) -> Sequence[str] | None:
+    try:
+        return None if config is None else arguments(shlex.split(config.command))
+    except ValueError:
+        return None
 
 
 def _environ(pid: int) -> dict[str, str] | None:
@@ -158,27 +192,35 @@ class _Survey:
             self._table = proc.process_table()
         return proc.descendants(pid, self._table)
 
-    def own_socket(self, pid: int, known: _Known) -> _Known:
+    def watches(self, pid: int, known: _Known) -> bool:
+        """Does that process itself watch the listening socket that is known of it?"""
+        try:
+            return known.inode is not None and known.inode in proc.epoll_watched_inodes(pid)
+        except KernelError:
+            return False
+
+    def own_socket(self, pid: int, known: _Known, *, descendants: bool = True) -> _Known:
         """A uvicorn process: its listening socket, and whether it watches that itself."""
         watched = proc.epoll_watched_inodes(pid)
         inode = known.inode
         if inode is None and known.options.fd is not None:
             inode = proc.socket_inode(pid, known.options.fd)
         elif inode is None:
-            inode = next((found for found in sorted(watched) if found in self.listening), None)
+            inode = self._opened(pid, known.wanted, watched)
         if inode is not None and inode in self.listening:
-            known = replace(known, inode=inode, socket=self.listening[inode].address)
+            address = self.listening[inode].address
+            if known.options.fd is None:
+                address = _reachable(pid, address)
+            known = replace(known, inode=inode, socket=address)
         if inode is not None and inode in watched:
             return replace(known, settled=known.socket is not None, not_watched="")
-        child = self._serving_descendant(pid, inode)
-        if child is None:
-            return known
-        return replace(
-            known,
-            settled=True,
-            not_watched=f"its child process {child} serves, not pid {pid} itself (--workers or --reload): "
-            "let supervisord start the workers, with numprocs= and one uvicorn process each",
-        )
+        if descendants and self._served_below(pid, inode, known.wanted):
+            return replace(known, not_watched=SERVED_BY_A_CHILD)
+        return replace(known, not_watched="")
+
+    def _opened(self, pid: int, want: Wanted, watched: frozenset[int]) -> int | None:
+        """The socket among ``watched`` that uvicorn has opened itself: an application may listen elsewhere as well."""
+        return next((i for i in sorted(watched) if i in self.listening and want.fits(self.listening[i].address)), None)
 
     def wrapper(self, pid: int, known: _Known) -> _Known:
         """A process that is not uvicorn: named where a uvicorn serves below it, else none of ours."""
@@ -188,21 +230,26 @@ class _Survey:
                     continue
             except KernelError:
                 continue
-            return replace(
-                known,
-                is_uvicorn=True,
-                settled=True,
-                not_watched=f"uvicorn runs below it, as pid {child}: write `exec` before uvicorn in its command, "
-                "or start uvicorn without the wrapper",
-            )
+            return replace(known, is_uvicorn=True, settled=True, not_watched=BELOW_A_WRAPPER)
         return replace(known, settled=known.looks >= TREE_LOOKS)
 
-    def _serving_descendant(self, pid: int, inode: int | None) -> int | None:
+    def _served_below(self, pid: int, inode: int | None, want: Wanted) -> bool:
+        """A tree that the options do not show (an ``--env-file``, an environment that we may not read)."""
         for child in self.descendants(pid):
             try:
                 watched = proc.epoll_watched_inodes(child)
             except KernelError:
                 continue
-            if inode in watched if inode is not None else any(found in self.listening for found in watched):
-                return child
-        return None
+            if inode in watched if inode is not None else self._opened(child, want, watched) is not None:
+                return True
+        return False
+
+
+def _reachable(pid: int, address: Address) -> Address:
+    """``--uds app.sock`` is a path in the worker's directory, not in ours."""
+    if address.family != "unix" or address.path[:1] in ("/", "\0", ""):
+        return address
+    try:
+        return replace(address, path=os.path.join(proc.cwd(pid), address.path))
+    except KernelError:
+        return address
