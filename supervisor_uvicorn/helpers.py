@@ -1,0 +1,197 @@
+"""The processes that a worker has started: kept off the listening socket, and ended with it where that was asked for.
+
+Two rules of the design, section 6: *The socket* and *Helpers*. Everything that waits is a generator, as in remedy.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from .intentions import Intentions
+from .kernel import proc
+from .kernel.errors import Gone, KernelError, Refused
+from .ledger import Restart
+from .model import Member, State, WorkerId
+from .report import events
+from .supervisord.calls import Supervisord
+from .supervisord.rpc import RpcError
+
+HELPERS_GONE_S = 2.0
+SCAN_S = 0.1  # between two scans of all processes for a socket
+STEP_S = 0.02  # between two looks at whether a process is gone; /proc/PID/stat costs some 20 us
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a remedy works with. ``now`` is monotonic."""
+
+    supervisord: Supervisord
+    intentions: Intentions
+    tell: Callable[[events.Event], None]
+    now: Callable[[], float]
+
+
+class CalledOff(Exception):  # noqa: N818 - a way out, not an error
+    """Not now, and why."""
+
+    def __init__(self, brake: str, detail: str) -> None:
+        super().__init__(detail)
+        self.brake = brake
+        self.detail = detail
+
+
+class Over(Exception):  # noqa: N818 - a way out, not an error
+    """It is gone, or supervisord has it in hand otherwise: nothing more to do."""
+
+
+def is_there(worker: WorkerId) -> bool:
+    """Does that very process live? A zombie does not; one that is hidden from us is taken for alive."""
+    try:
+        return proc.born(worker.pid) == worker.born and proc.status(worker.pid).state not in "ZX"
+    except Gone:
+        return False
+    except KernelError:
+        return True
+
+
+def free_the_socket(order: Restart, member: Member, tools: Tools) -> Generator[float, None, None]:
+    """The last process of a TCP fcgi-program goes only when nobody else holds its listening socket.
+
+    supervisord closes the socket with it and binds it anew for the next one; with a forked helper still on it that
+    fails with EADDRINUSE, and supervisord itself exits (4.3.0 and 4.2.5; experiments, 11).
+    """
+    worker, fd = order.worker, member.options.fd
+    if fd is None or (member.socket is not None and member.socket.family == "unix") or not _is_last(worker, tools):
+        return
+    inode = _listening_inode(worker, member, fd)
+    ended: set[int] = set()
+    until = tools.now() + HELPERS_GONE_S
+    while inode is not None and (holders := _holders(inode, worker)):
+        kin = helpers_of(worker.pid)
+        beyond = sorted(holders - kin.keys()) or (sorted(holders) if tools.now() >= until else [])
+        if beyond:
+            raise CalledOff("socket", _socket_held(beyond[0]))
+        for pid in holders:
+            _send_kill(pid, kin[pid])
+        ended |= holders
+        yield SCAN_S
+    if ended:
+        tools.tell(
+            events.Helpers(
+                worker.name,
+                f"is the last process at {member.socket}: {len(ended)} helper process(es) that held its listening "
+                "socket were ended first, or supervisord could not have bound it anew",
+                worker=worker,
+                more={"helpers": sorted(ended)},
+            )
+        )
+
+
+def _is_last(worker: WorkerId, tools: Tools) -> bool:
+    """Will its group be without a process when it has gone? One that is stopping does not keep the socket open."""
+    try:
+        infos = tools.supervisord.processes()
+    except RpcError as error:
+        raise CalledOff("supervisord", str(error)) from error
+    return not any(
+        info.pid
+        and info.name != worker.name
+        and info.name.partition(":")[0] == worker.group
+        and info.state in (State.RUNNING, State.STARTING)
+        for info in infos
+    )
+
+
+def _listening_inode(worker: WorkerId, member: Member, fd: int) -> int | None:
+    if member.socket_inode is not None:
+        return member.socket_inode
+    try:
+        return proc.socket_inode(worker.pid, fd)
+    except KernelError as error:
+        why = f"it is the last process of its program, and who else holds its listening socket cannot be seen: {error}"
+        raise CalledOff("socket", why) from error
+
+
+def _holders(inode: int, worker: WorkerId) -> set[int]:
+    """Processes that hold the listening socket, without the worker, supervisord (its parent) and ourselves."""
+    try:
+        parent = proc.status(worker.pid).ppid
+        table = proc.process_table()
+    except Gone as gone:
+        raise Over from gone
+    except KernelError as error:
+        raise CalledOff("unknown", str(error)) from error
+    kin = {*proc.process_group_members(worker.pid, table), *proc.descendants(worker.pid, table)}
+    found = set()
+    for pid in table.keys() - {worker.pid, parent, os.getpid()}:
+        try:
+            if proc.find_socket(pid, inode) is not None:
+                found.add(pid)
+        except Gone:
+            continue
+        except Refused:  # a stranger's cannot have inherited the socket; what the worker has started can
+            if pid in kin:
+                found.add(pid)
+        except KernelError as error:
+            raise CalledOff("unknown", str(error)) from error
+    return found
+
+
+def _socket_held(pid: int) -> str:
+    try:
+        name = " ".join(proc.cmdline(pid))[:80]
+    except KernelError:
+        name = "?"
+    return (
+        f"it is the last process of its program, and pid {pid} ({name}) holds the listening socket as well: "
+        "supervisord could not bind it anew, and would exit"
+    )
+
+
+def helpers_of(pid: int) -> dict[int, int]:
+    """pid -> birth of the other processes in its process group: supervisord makes each child a group leader."""
+    found = {}
+    with contextlib.suppress(KernelError):
+        for helper in proc.process_group_members(pid):
+            with contextlib.suppress(KernelError):
+                found[helper] = proc.born(helper)
+    return found
+
+
+def helpers_left_by(worker: WorkerId) -> dict[int, int]:
+    """Those that it started while it was ending. A process group that still has a member keeps its number."""
+    with contextlib.suppress(KernelError):
+        if proc.born(worker.pid) != worker.born:
+            return {}
+    return helpers_of(worker.pid)
+
+
+def _send_kill(pid: int, born: int) -> None:
+    with contextlib.suppress(KernelError, ProcessLookupError, PermissionError):
+        if proc.born(pid) == born:
+            os.kill(pid, signal.SIGKILL)
+
+
+def end_helpers(
+    helpers: dict[int, int], member: Member, worker: WorkerId, tools: Tools
+) -> Generator[float, None, None]:
+    """signalProcess reaches one pid only, whatever killasgroup says: so what it promises is done here."""
+    left = {pid: born for pid, born in helpers.items() if is_there(WorkerId(worker.name, pid, born))}
+    if not left:
+        return
+    if not member.killasgroup:
+        what = f"has left {len(left)} helper process(es) behind; killasgroup=true ends them with it"
+        tools.tell(events.Helpers(worker.name, what, worker=worker, more={"helpers": sorted(left)}))
+        return
+    for pid, born in left.items():
+        _send_kill(pid, born)
+    until = tools.now() + HELPERS_GONE_S
+    while (alive := [pid for pid, born in left.items() if is_there(WorkerId("", pid, born))]) and tools.now() < until:
+        yield STEP_S
+    ended = f"{len(left) - len(alive)} helper process(es) were ended with it (killasgroup=true)"
+    still = f"; still there: {alive}" if alive else ""
+    tools.tell(events.Helpers(worker.name, f"has gone: {ended}{still}", worker=worker, more={"helpers": sorted(left)}))
