@@ -2,8 +2,8 @@
 
 supervisord brings most workers back by itself, but not all (``autorestart=false``, an exit code of 0), and before
 supervisor 4.4 it does not tell which. So each remedy is written into one small file before its first signal, and
-taken out when the new pid is healthy. The file belongs to one supervisord (its pid and birth): another one has no use
-for it.
+taken out when the new pid is healthy. The file belongs to one supervisord (its pid, its birth, and the boot that the
+birth counts from): another one has no use for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .kernel import proc
+from .kernel.errors import Gone, KernelError
+from .ledger import Reason, Remedy
 from .model import WorkerId
 
 
@@ -54,20 +57,36 @@ class Intentions:
     def of_supervisord(cls, pid: int, born: int, directory: Path | None = None) -> Intentions:
         """The file of one supervisord, in a directory that only this user can write."""
         where = directory or Path(tempfile.gettempdir()) / f"supervisor-uvicorn-{os.geteuid()}"
-        return cls(where / f"{pid}-{born}.json")
+        return cls(where / f"{pid}-{born}-{_boot()}.json")
 
     def load(self) -> dict[str, Intention]:
-        """What an earlier listener has left; nothing where there is no file, or one that cannot be trusted."""
+        """What an earlier listener has left; nothing where there is no file, or one that cannot be trusted or read.
+
+        Removes what supervisords that have ended left in the same directory.
+        """
         with self._lock:
             try:
                 self._trust(self._path.parent)
-                entries = json.loads(self._path.read_text())
-                self._entries = {entry["name"]: Intention(**entry) for entry in entries}
+                self._remove_stale()
+                entries = [_intention(entry) for entry in json.loads(self._path.read_text())]
+                self._entries = {entry.name: entry for entry in entries}
             except FileNotFoundError:
                 pass
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError) as error:
                 self.trouble = f"{self._path}: {error}"
             return dict(self._entries)
+
+    def _remove_stale(self) -> None:
+        for path in self._path.parent.iterdir():
+            parts = path.stem.split("-")
+            if path == self._path or len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+                continue
+            whole = path.suffix == ".json"  # else half a file of a writer that died in the middle
+            if parts[2] == _boot() and _lives(int(parts[0]), int(parts[1])) and whole:
+                continue
+            if whole or _writer_is_gone(path.suffix):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def put(self, intention: Intention) -> None:
         """Write it down; on the disk when this returns."""
@@ -101,11 +120,15 @@ class Intentions:
                 self._path.unlink(missing_ok=True)
                 return
             half = self._path.with_suffix(f".{os.getpid()}")
-            with open(half, "w") as file:
-                json.dump([asdict(entry) for entry in self._entries.values()], file)
-                file.flush()
-                os.fsync(file.fileno())
-            half.replace(self._path)
+            try:
+                with open(half, "w") as file:
+                    json.dump([asdict(entry) for entry in self._entries.values()], file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                half.replace(self._path)
+            except BaseException:
+                half.unlink(missing_ok=True)
+                raise
             self.trouble = ""
         except OSError as error:
             self.trouble = f"{self._path}: {error.strerror or error}"
@@ -116,3 +139,48 @@ class Intentions:
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise OSError(f"{directory} is not a directory that only uid {os.geteuid()} can write")
+
+
+def _intention(entry: object) -> Intention:
+    """One entry as another version, or nobody of us, may have written it; raises ValueError where it is none."""
+    if not isinstance(entry, dict):
+        raise ValueError("no list of intentions")
+    numbers = {key: entry.get(key) for key in ("pid", "born")}
+    texts = {key: entry.get(key, "") for key in ("name", "reason", "remedy", "detail")}
+    if not all(isinstance(text, str) for text in texts.values()) or not texts["name"]:
+        raise ValueError(f"an intention without its words: {entry!r:.200}")
+    if not all(isinstance(number, int) and number > 0 for number in numbers.values()):
+        raise ValueError(f"an intention without pid or born: {entry!r:.200}")
+    Reason(texts["reason"])
+    Remedy(texts["remedy"])
+    return Intention(**numbers, **texts, signalled=entry.get("signalled") is True)  # type: ignore[arg-type]
+
+
+def _boot() -> str:
+    """Eight characters that tell this boot from every other (random(4), ``boot_id``); "0" where there are none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "0"
+
+
+def _lives(pid: int, born: int) -> bool:
+    try:
+        return proc.born(pid) == born
+    except Gone:
+        return False
+    except KernelError:
+        return True
+
+
+def _writer_is_gone(suffix: str) -> bool:
+    pid = suffix[1:]
+    if not pid.isdecimal():
+        return False
+    try:
+        proc.born(int(pid))
+    except Gone:
+        return True
+    except KernelError:
+        pass
+    return False
