@@ -7,6 +7,7 @@ descriptor 1 becomes a private one, and whoever still writes to "stdout" writes 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -17,11 +18,16 @@ READ_BYTES = 65536
 
 
 class Channel:
-    """Events in, acknowledgements out. One thread's affair."""
+    """Events in, acknowledgements out. One thread's affair. Of a supervisord that has gone both ends are the end of
+    input.
+    """
 
     def __init__(self, stdin: int = 0, stdout: int = 1, stderr: int = 2) -> None:
-        self._stdin = stdin
-        self._stdout = os.dup(stdout)  # not inheritable
+        self._stdin = os.dup(stdin)  # not inheritable, nor is the next
+        self._stdout = os.dup(stdout)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, stdin)  # a child that reads its stdin would take events away
+        os.close(nothing)
         os.dup2(stderr, stdout)
         sys.stdout = sys.stderr
         self.reader = EventReader()
@@ -49,5 +55,6 @@ class Channel:
         return events
 
     def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._stdout, data) :]
+        with contextlib.suppress(BrokenPipeError):  # supervisord has gone: the end of input is next
+            while data:
+                data = data[os.write(self._stdout, data) :]
