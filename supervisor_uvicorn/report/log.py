@@ -20,7 +20,7 @@ from .events import Error, Event
 def text_line(event: Event, now: datetime.datetime) -> str:
     """As supervisord writes its own log: ``2026-11-22 06:38:01,123 WARN restart: ...``."""
     stamp = now.strftime("%Y-%m-%d %H:%M:%S,") + f"{now.microsecond // 1000:03d}"
-    return f"{stamp} {event.level} {event.kind}: {_one_line(event.message)}\n"
+    return f"{stamp} {event.level} {event.kind}: {one_line(event.message)}\n"
 
 
 def json_line(event: Event, now: datetime.datetime) -> str:
@@ -35,7 +35,7 @@ def json_line(event: Event, now: datetime.datetime) -> str:
     return json.dumps(fields, default=str) + "\n"
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """A worker's own words stand in some messages; they may not begin a line of ours."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in message)
 
@@ -49,18 +49,24 @@ class Log:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._lost = 0
+        self._rest = b""  # of a line that went out in part: it is finished first, so that no line is torn
         if stat.S_ISFIFO(os.fstat(fd).st_mode):
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            line = self._line(event, self._wall_clock())
+            now = self._wall_clock()
+            lines = self._line(event, now)
             if self._lost:
-                lost = Error("", f"{self._lost} log lines lost: nobody emptied the pipe")
-                line = self._line(lost, self._wall_clock()) + line
-            data = line.encode(errors="backslashreplace")
+                lines = self._line(Error("", f"{self._lost} log lines lost: nobody emptied the pipe"), now) + lines
+            data = self._rest + lines.encode(errors="backslashreplace")
             try:
                 written = os.write(self._fd, data)
-                self._lost = 0 if written == len(data) else 1
             except OSError:  # a full or closed pipe is not a worker's fault, and there is nowhere to say it
+                written = 0
+            if written <= len(self._rest):
+                self._rest = self._rest[written:]
                 self._lost += 1
+            else:
+                self._rest = data[written:]
+                self._lost = 0
