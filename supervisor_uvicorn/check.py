@@ -22,6 +22,7 @@ from .kernel.errors import KernelError
 from .kernel.sock_diag import SockDiag
 from .model import Answer, Member, State, Verdict
 from .probe.pins import Pins
+from .report.log import one_line
 from .roster import Roster
 from .settings import ListenSettings, Settings, SettingsError, load
 from .supervisord.calls import Supervisord
@@ -75,7 +76,8 @@ def _look(
         ) from None
     roster = Roster(SockDiag())
     started = time.monotonic()
-    members = _chosen(roster.read(supervisord.processes(), supervisord.configs()), names)
+    configs = supervisord.configs()
+    members = _chosen(roster.read(supervisord.processes(), configs), names)
     sharp = replace(settings.general, silent_after_s=SILENT_S, busy_factor=1.0, dry_run=True)
     pins = Pins(SockDiag(), time.monotonic, _in_a_thread)
     watch = Watch(replace(settings, general=sharp, by_group={}), pins)
@@ -84,7 +86,7 @@ def _look(
     try:
         while (now := time.monotonic()) < until:
             if roster.unsettled:
-                members = _chosen(roster.read(supervisord.processes(), {}), names)
+                members = _chosen(roster.read(supervisord.processes(), configs), names)
             ask = sharp.path is not None and not asked and now - started > LOOK_S / 3
             if ask:
                 asked, until = True, now + max(LOOK_S, sharp.timeout_s + 2 * STEP_S)
@@ -184,7 +186,7 @@ def table(page: Mapping[str, Any]) -> str:
                     worker["verdict"] if worker["watched"] else "not watched",
                     "-" if worker["lag_s"] is None else _duration(worker["lag_s"]),
                     "-" if http is None else str(http["status"] or "none"),
-                    worker["reason"],
+                    one_line(worker["reason"]),
                 )
             )
     if len(rows) == 1:

@@ -18,7 +18,7 @@ def rpc_from(args: argparse.Namespace, env: Mapping[str, str]) -> Rpc:
     """The RPC client that ``-c``, ``-s``, ``-u``, ``-p`` ask for, else ``SUPERVISOR_SERVER_URL``, else
     supervisorctl's search path.
 
-    Raises :class:`NotFound`.
+    Raises :class:`NotFound`, and :class:`RpcError` for a URL of a kind that supervisord does not have.
     """
     if not args.configuration and not args.serverurl and env.get("SUPERVISOR_SERVER_URL"):
         found = Rpc.from_environment(env)
@@ -26,20 +26,13 @@ def rpc_from(args: argparse.Namespace, env: Mapping[str, str]) -> Rpc:
             return found
         return Rpc(env["SUPERVISOR_SERVER_URL"], args.username or "", args.password or "")
     if args.serverurl and not args.configuration:
-        return _rpc(args.serverurl, args.username or "", args.password or "")
+        return Rpc(args.serverurl, args.username or "", args.password or "")
     options = _client_options(args)
-    return _rpc(
+    return Rpc(
         args.serverurl or str(options.serverurl),
         args.username or options.username or "",
         args.password or options.password or "",
     )
-
-
-def _rpc(url: str, username: str, password: str) -> Rpc:
-    try:
-        return Rpc(url, username, password)
-    except ValueError as error:
-        raise NotFound(str(error)) from error
 
 
 def _client_options(args: argparse.Namespace):  # type: ignore[no-untyped-def]  # supervisor has no types
@@ -52,6 +45,7 @@ def _client_options(args: argparse.Namespace):  # type: ignore[no-untyped-def]  
         ) from error
     options = ClientOptions()
     said = io.StringIO()
+    options.stderr = options.stdout = said  # it has the real ones from its import
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options.realize(["-c", args.configuration] if args.configuration else [], doc="")
