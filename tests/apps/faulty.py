@@ -19,11 +19,11 @@ Paths (answers are JSON with the ``pid`` that gave them):
 ``/pool``          start a process pool of two (fork), answer their pids
 ``/fork``          start one forked helper that only sleeps, answer its pid
 
-Start-up, by environment: ``FAULTY_START`` for every worker; or by files in ``FAULTY_DIR``: ``next-start``, which only the
-next starting worker takes, or ``start.NAME`` for each start of that worker: ``hang`` (await for ever), ``block`` (block
-for ever), ``slow:SECONDS``, ``blocked:SECONDS`` (as slow, without turning the loop), ``hang-after`` (block as soon as it
-serves), ``fail``. ``FAULTY_DB=host:port``: start-up asks the database too, for ever or for ``FAULTY_DB_PATIENCE_S``,
-after which it fails.
+Start-up, by environment: ``FAULTY_START`` for every worker; or by files in ``FAULTY_DIR``: ``next-start``, which only
+the next starting worker takes, or ``start.NAME`` for each start of that worker: ``hang`` (await for ever), ``block``
+(block for ever), ``slow:SECONDS``, ``blocked:SECONDS`` (as slow, without turning the loop), ``hang-after`` (block as
+soon as it serves), ``fail``. ``FAULTY_DB=host:port``: start-up asks the database too, for ever or for
+``FAULTY_DB_PATIENCE_S``, after which it fails.
 """
 
 from __future__ import annotations
