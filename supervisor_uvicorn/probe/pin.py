@@ -42,6 +42,7 @@ class Pin:
         self.unread_since: float | None = None
         self.lag_s: float | None = None
         self.recheck_at = 0.0
+        self.is_due = False  # a TICK wanted an HTTP probe
         self.lost = ""  # why it is of no use any more
         self.lost_by_worker = False  # and not by a decision of ours
         self._recheck_s = _FIRST_RECHECK_S
@@ -193,7 +194,7 @@ class Pin:
         """Finish the head, in a thread. ``submit`` may raise :class:`RuntimeError`: then nothing has happened."""
         probe = HttpProbe(self._link, self.target, request, self._clock)
         submit(probe.run)
-        self._probe, self.phase, self._head_was_read = probe, Phase.ASKING, False
+        self._probe, self.phase, self._head_was_read, self.is_due = probe, Phase.ASKING, False, False
         self._recheck_soon(self._clock())
 
     def asked(self) -> HttpOutcome | None:

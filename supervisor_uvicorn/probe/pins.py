@@ -15,7 +15,7 @@ from supervisor_uvicorn.kernel.errors import KernelError, Refused, Unavailable
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
 from supervisor_uvicorn.model import Address, HttpOutcome, WorkerId
 from supervisor_uvicorn.probe.acquire import Acquirer
-from supervisor_uvicorn.probe.pin import Pin
+from supervisor_uvicorn.probe.pin import Phase, Pin
 from supervisor_uvicorn.probe.target import Sight, Target
 
 _ACQUIRE_S = 0.1  # of one look, over all addresses
@@ -155,7 +155,9 @@ class Pins:
 
     def _send(self, pin: Pin, *, ask: bool) -> None:
         request = pin.target.request
-        if ask and request is not None and self._submit is not None and pin.may_ask:
+        # One that cannot be asked right now, because a pulse is still unread, is asked at the next look.
+        pin.is_due = pin.is_due or (ask and pin.phase is Phase.PULSE)
+        if pin.is_due and request is not None and self._submit is not None and pin.may_ask:
             try:
                 pin.ask(request, self._submit)
                 return

@@ -162,7 +162,7 @@ def test_a_head_that_is_never_read_is_a_pulse_and_no_wrong_answer(tmp_path: Path
 
 def test_a_worker_that_hangs_in_the_probe_itself(tmp_path: Path) -> None:
     """The path's own handler blocks: the head was read, so the answer is wrong; the next connection is not accepted."""
-    with driven(tmp_path, Request("/hang/sleep", timeout_s=1.0), count=1) as (program, driver):
+    with driven(tmp_path, Request("/hang/sleep", timeout_s=1.0), count=1) as (_, driver):
         (outcome,) = ask_all(driver).values()
         assert (outcome.answer, outcome.reason) == (Answer.WRONG, "no answer within 1 s")
         driver.until(lambda s: any(x.queued_since for x in s.values()), "a queued connection")
@@ -194,8 +194,8 @@ def test_a_503_of_the_application_is_not_busy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_over_tls(tmp_path: Path, family: str) -> None:
     arguments = certificate(tmp_path)
-    how = dict(count=2, family=family, arguments=arguments, options=Options(tls=True))
-    with driven(tmp_path, HEALTH, **how) as (program, driver):
+    how = {"count": 2, "family": family, "arguments": arguments, "options": Options(tls=True)}
+    with driven(tmp_path, HEALTH, **how) as (_, driver):
         for _ in range(3):
             outcomes = ask_all(driver)
             assert [o.answer for o in outcomes.values()] == [Answer.RIGHT] * 2
@@ -214,7 +214,7 @@ def test_what_the_user_sets_reaches_the_application(tmp_path: Path) -> None:
 
 
 def test_no_free_thread_is_no_evidence_and_the_pulse_goes_on(tmp_path: Path) -> None:
-    with driven(tmp_path, Request("/health", timeout_s=0.3), threads=1, count=1) as (program, driver):
+    with driven(tmp_path, Request("/health", timeout_s=0.3), threads=1, count=1) as (_, driver):
         driver.pin_all()
         release = threading.Event()
         driver.pool.submit(release.wait, 20)
