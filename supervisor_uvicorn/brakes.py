@@ -22,6 +22,11 @@ class Waiting:
     wait_s: float
 
 
+def doubled_s(first_s: float, times: int, longest_s: float) -> float:
+    """``first_s`` doubled so many times, at most ``longest_s``; for any number of times."""
+    return min(first_s * 2.0 ** min(times, 64), longest_s)
+
+
 def backoff_left_s(waiting: Mapping[str, Waiting], name: str, ages: Ages) -> float:
     """Seconds until ``name`` may be restarted again; 0 when it may."""
     entry = waiting.get(name)
@@ -49,18 +54,18 @@ class Spending:
     def spend(self, name: str, now: float) -> Spending:
         return Spending((*self.restarts, (now, name)))
 
-    def refund(self, name: str) -> Spending:
-        """The last restart of ``name`` was called off before anything was done to it."""
-        for index in range(len(self.restarts) - 1, -1, -1):
-            if self.restarts[index][1] == name:
-                return Spending(self.restarts[:index] + self.restarts[index + 1 :])
-        return self
+    def refund(self, name: str, at: float) -> Spending:
+        """That restart was called off before anything was done: it does not count, if it ever did."""
+        return Spending(tuple(entry for entry in self.restarts if entry != (at, name)))
 
     def left(self, budget: Budget, workers: int) -> int:
         return max(0, allowance(budget, workers) - len(self.restarts))
 
     def left_of(self, name: str, budget: Budget, workers: int) -> int:
-        """What one worker may still take: at most half, so that a hopeless one does not starve the others."""
+        """What one worker may still take: half, so that a hopeless one does not starve the others.
+
+        Rounded up, or the smallest default budget (3) would leave one restart a worker, and never a second try.
+        """
         whole = allowance(budget, workers)
         share = whole if workers < 2 else (whole + 1) // 2
         return max(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .brakes import Spending, Waiting
 from .model import Evidence, Member, WorkerId
+from .panic import Panic
 from .verdict import Past
 
 
@@ -83,11 +84,19 @@ class Ours:
     remedy: Remedy
     detail: str = ""
     under_way: bool = True  # the remedy has not reported its end yet
+    ended_at: float | None = None  # when we heard that the remedy is over
     doubt_at: float | None = None  # a signal timed out then: nothing more before a later roster
     down_since: float | None = None  # first look that found it EXITED or FATAL
     starts: int = 0
     started_at: float | None = None
-    waiting_before: Waiting | None = None  # its backoff before this restart, should it be called off
+    taken_at: float | None = None  # when its name was first ended in this episode; None: at ``since``
+    waiting_before: Waiting | None = None  # what a restart that is called off gives back: its backoff,
+    panic_before: Panic | None = None  # the turn of a canary,
+    ours_before: Ours | None = None  # and that it was ours already
+
+    @property
+    def first_at(self) -> float:
+        return self.since if self.taken_at is None else self.taken_at
 
 
 @dataclass(frozen=True)
@@ -100,12 +109,8 @@ class Program:
     spending: Spending = field(default_factory=Spending)
     suspended: frozenset[str] = frozenset()  # names, or the group itself
     right_ever: bool = False  # somebody answered its path right since the listener started
-    panic_since: float | None = None
-    canary_at: float | None = None
-    canary_wait_s: float = 60.0
+    panic: Panic = field(default_factory=Panic)
     healed: bool = False  # in this episode of silence a replacement has proven healthy
-    ended_at: float | None = None  # the last worker ended for silence in this episode
-    trial_wait_s: float = 60.0
     called_off: Mapping[str, tuple[float, str, str]] = field(default_factory=dict)  # name -> (when, brake, detail)
     stuck: frozenset[WorkerId] = frozenset()
     said: Mapping[str, str] = field(default_factory=dict)  # what is held -> the brake, as last told

@@ -10,8 +10,9 @@ and healthy workers are not.
 **A silent worker serves nothing, a failing one still does.** Ending a silent worker takes no capacity away, so it is
 not asked whether peers are well; what is feared is that *the replacement* cannot start (its database is down) and
 that one by one everybody is traded for a process that will never serve. Therefore the first replacement is a test:
-until it is healthy nobody else of the program is ended, and once it is, up to half at once. Ending a failing worker
-does take capacity away, and wrong answers may have a cause that no restart mends, so there the peers are asked.
+until it is healthy nobody else of the program is ended, and once it is, up to half at once. Healthy means here that
+its loop turns and it serves: what it answers is the other question. Ending a failing worker does take capacity away,
+and wrong answers may have a cause that no restart mends, so there the peers are asked (panic.py).
 
 **What we took down is ours** until its new pid is healthy, through EXITED, BACKOFF and FATAL. What the operator
 stopped, and a FATAL that we did not cause, is not.
@@ -26,21 +27,23 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     stuck               all        never for this pid: it outlived KILL
     in_doubt            all        a roster later than the signal that timed out
     (called off)        all        5 s after the remedy was called off; its own brake is told
-    trial               silent     the replacement under test is healthy, or start_timeout + 60..300 s have gone by
     path                failing    somebody has answered right on this path since the listener started
     panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
-                                   one canary after 60 s, 60 s doubling to 300 s
+                                   one canary after 60 s, then after 120, 240 and each 300 s
+    trial               all        the replacement under test serves, or start_timeout + 60 s have gone by; 60 s
+                                   doubling to 300 s with each replacement more that does not
     last_serving        failing    another worker serves (two or more workers)
-    max_unavailable     failing    fewer workers than this are not serving, for whatever reason
+    max_unavailable     failing    fewer workers than this are not serving, late or not proven yet
     backoff             all        10 s doubling to 300 s after the last restart of the same name
-    budget              all        (told as ``suspended``) a restart of the window is older than the window
+    budget              all        (told as ``suspended``) a restart of the window is older than the window; not asked
+                                   for a silent worker while nobody serves, and such a restart is not counted
     dry_run             all        the setting is taken away
     ==================  =========  ============================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import brakes
@@ -51,29 +54,31 @@ from .ledger import (
     Look,
     Note,
     Ours,
-    Outcome,
     Program,
     Reason,
     Remedy,
     Restart,
-    Result,
     Resumed,
     Start,
     Suspended,
     WouldRestart,
 )
 from .model import Answer, Member, State, Verdict
-from .reconcile import DOUBT_S, reconcile
+from .panic import blame
+from .reconcile import hear, in_doubt, reconcile
 from .settings import Settings
 from .verdict import Ages, Past, judge
 
-CANARY_FIRST_S, CANARY_LONGEST_S = 60.0, 300.0
-"""Between canaries, and between single trials: patient enough for a dependency to come back (design, section 6)."""
+TRIAL_FIRST_S, TRIAL_LONGEST_S = 60.0, 300.0
+"""How long after start_timeout the next single trial may go (design, section 6)."""
 
 CALLED_OFF_S = 5.0
 """A remedy that was called off is not tried again before this."""
 
 GAPS_REMEMBERED_S = 3600.0
+MOST_GAPS = 64
+"""Older ones are joined, which forgives a little too much rather than too little: a listener that is late at every
+look must not grow slower by it."""
 
 
 def decide(ledger: Ledger, now: float, look: Look, settings: Callable[[str], Settings]) -> tuple[Ledger, Decision]:
@@ -81,11 +86,13 @@ def decide(ledger: Ledger, now: float, look: Look, settings: Callable[[str], Set
     gaps = tuple(gap for gap in ledger.gaps if now - gap[0] < GAPS_REMEMBERED_S)
     if ledger.last_look is not None and now - ledger.last_look > 2 * look.due_s:
         gaps = (*gaps, (now, now - ledger.last_look - look.due_s))
+    if len(gaps) > MOST_GAPS:
+        (_, older_s), (ended, newer_s) = gaps[:2]
+        gaps = ((ended, older_s + newer_s), *gaps[2:])
     ages = Ages(now, gaps)
     by_group: dict[str, list[Member]] = {}
     for member in look.members:
-        if not member.not_watched:
-            by_group.setdefault(member.group, []).append(member)
+        by_group.setdefault(member.group, []).append(member)
     programs: dict[str, Program] = {}
     orders: list[Restart | Start] = []
     notes: list[Note] = []
@@ -105,7 +112,7 @@ class _Desk:
     """One program's decision while it is being made: where the rules below lay down what they find."""
 
     group: str
-    members: list[Member]
+    members: list[Member]  # all of the group, the trees too
     look: Look
     ages: Ages
     settings: Settings
@@ -116,29 +123,30 @@ class _Desk:
 
     def work(self) -> None:
         self._judge()
-        self._hear(self.look.outcomes)
+        self.program = hear(self.program, self.look.outcomes, self.ages)
         self.program, starts, notes = reconcile(
             self.program, self.members, self.ages, self.settings, self.look.roster_at, self._may_start
         )
+        self.orders += starts
         self.notes += notes
         self._forget()
-        self.orders += starts
         if not self.look.shutting_down:
             self._restart_silent()
             self._restart_failing()
-        self._settle()
+        self.program = replace(self.program, said=self.told)
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
         before, workers = self.program.workers, {}
-        for member in self.members:
+        watched = [member for member in self.members if not member.not_watched]
+        for member in watched:
             worker = member.worker
             seen = self.look.evidence.get(worker) if worker else None
             workers[member.name] = judge(before.get(member.name), member, seen, self.ages, self.settings)
         answered_right = any(
             seen.http is not None and seen.http.answer is Answer.RIGHT
-            for member in self.members
+            for member in watched
             if member.worker and (seen := self.look.evidence.get(member.worker))
         )
         self.program = replace(self.program, workers=workers, right_ever=self.program.right_ever or answered_right)
@@ -147,39 +155,6 @@ class _Desk:
     def roster(self) -> list[Past]:
         """The workers that should exist now: what the operator stopped should not."""
         return [past for past in self.program.workers.values() if past.state is not State.STOPPED]
-
-    def _hear(self, outcomes: Iterable[Outcome]) -> None:
-        for outcome in outcomes:
-            name = outcome.worker.name
-            mine = self.program.ours.get(name)
-            if mine is None or mine.worker != outcome.worker:
-                continue
-            if outcome.result is Result.CALLED_OFF:
-                self._undo(mine, outcome)
-                continue
-            doubt_at = self.ages.now if outcome.result is Result.IN_DOUBT else None
-            self._ours(replace(mine, under_way=False, doubt_at=doubt_at))
-            if outcome.result is Result.STUCK:
-                self.program = replace(self.program, stuck=self.program.stuck | {outcome.worker})
-
-    def _undo(self, mine: Ours, outcome: Outcome) -> None:
-        """Nothing was done to it: as if the order had not been given, but not again at once."""
-        name = mine.worker.name
-        waiting = {**self.program.waiting}
-        if mine.waiting_before is None:
-            waiting.pop(name, None)
-        else:
-            waiting[name] = mine.waiting_before
-        self.program = replace(
-            self.program,
-            ours={key: value for key, value in self.program.ours.items() if key != name},
-            waiting=waiting,
-            spending=self.program.spending.refund(name),
-            called_off={**self.program.called_off, name: (self.ages.now, outcome.brake, outcome.detail)},
-        )
-
-    def _ours(self, mine: Ours) -> None:
-        self.program = replace(self.program, ours={**self.program.ours, mine.worker.name: mine})
 
     def _forget(self) -> None:
         """What has grown too old to count: spent restarts, backoffs of the long healthy, episodes that are over."""
@@ -192,6 +167,9 @@ class _Desk:
         }
         called_off = {name: told for name, told in program.called_off.items() if ages.of(told[0]) < CALLED_OFF_S}
         alive = {past.worker for past in program.workers.values()}
+        for name, mine in program.ours.items():  # adopted from an earlier listener
+            if name not in waiting and settings.backoff.first_s > 0:
+                waiting = brakes.after_restart(waiting, name, settings.backoff, mine.since)
         calm = not program.ours and not any(self._loop_is_sick(past) for past in self.roster)
         room = {subject for subject in program.suspended if self._left(subject, spending) > 0}
         self.notes += [Resumed(subject, "there is room in the budget again") for subject in sorted(room)]
@@ -203,8 +181,6 @@ class _Desk:
             suspended=program.suspended - room,
             stuck=frozenset(worker for worker in program.stuck if worker in alive),
             healed=program.healed and not calm,
-            ended_at=None if calm else program.ended_at,
-            trial_wait_s=CANARY_FIRST_S if calm else program.trial_wait_s,
         )
 
     def _healthy_for(self, name: str, seconds: float) -> bool:
@@ -228,83 +204,37 @@ class _Desk:
         for past in sorted(sick, key=lambda past: (past.verdict is not Verdict.SILENT, past.since, past.name)):
             reason = Reason.SILENT if past.verdict is Verdict.SILENT else Reason.START_TIMEOUT
             held = self._private_brake(past) or self._trial_brake(past) or self._backoff_brake(past)
+            nobody_serves = not any(other.may_serve for other in self.roster)
             if held:
                 self._hold(past.name, *held, past)
-            elif any(other.serves for other in self.roster) and self._out_of_budget(past):
-                continue
-            elif self._order(past, Remedy.ABORT, reason, past.reason):
-                program = self.program
-                overdue_test = not program.healed and bool(program.ours.keys() - {past.name})
-                wait_s = program.trial_wait_s
-                self.program = replace(
-                    program,
-                    ended_at=self.ages.now,
-                    trial_wait_s=min(wait_s * 2, CANARY_LONGEST_S) if overdue_test else wait_s,
-                )
+            elif nobody_serves or not self._out_of_budget(past):
+                self._order(past, Remedy.ABORT, reason, past.reason, counts=not nobody_serves)
 
     def _restart_failing(self) -> None:
         failing = [past for past in self.roster if past.verdict is Verdict.FAILING]
-        panic = self._panic(failing)
-        if panic and self.program.panic_since is None:
-            self.program = replace(self.program, panic_since=self.ages.now)
-        elif not panic:
-            self.program = replace(self.program, panic_since=None, canary_at=None, canary_wait_s=CANARY_FIRST_S)
+        panic = blame(self.roster, self.settings.panic_threshold)
+        self.program = replace(self.program, panic=self.program.panic.after(panic, self.roster, self.ages.now))
         for past in sorted(failing, key=lambda past: (past.since, past.name)):
-            held = self._private_brake(past)
-            if held:
+            if held := self._private_brake(past):
                 self._hold(past.name, *held, past)
                 continue
             if not self.program.right_ever:
-                path = self.settings.path
-                self._hold(
-                    self.group,
-                    "path",
-                    f"nobody has answered right on {path} since the listener started: is the path right?",
-                )
+                asked = f"nobody has answered right on {self.settings.path} since the listener started"
+                self._hold(self.group, "path", f"{asked}: is the path right?")
                 continue
-            canary = bool(panic) and self._canary_due()
+            before = self.program.panic
+            canary = bool(panic) and before.canary_due(self.ages)
             if panic and not canary:
                 self._hold(self.group, "panic", panic)
-                continue
-            held = self._capacity_brake(past, canary) or self._backoff_brake(past)
-            if held:
+            elif held := self._trial_brake(past) or self._capacity_brake(past, canary) or self._backoff_brake(past):
                 self._hold(past.name, *held, past)
-            elif self._out_of_budget(past):
-                continue
-            elif self._order(past, Remedy.DRAIN, Reason.CANARY if canary else Reason.FAILING, past.reason) and canary:
-                wait_s = (
-                    self.program.canary_wait_s if self.program.canary_at is None else self.program.canary_wait_s * 2
-                )
-                self.program = replace(
-                    self.program, canary_at=self.ages.now, canary_wait_s=min(wait_s, CANARY_LONGEST_S)
-                )
-
-    def _panic(self, failing: list[Past]) -> str:
-        """Why the failing ones may not be to blame; empty where they stand out from their peers."""
-        judged = [past for past in self.roster if past.serves and (past.verdict is Verdict.FAILING or past.right_ever)]
-        if not failing or not judged:
-            return ""
-        share = len(failing) / len(judged)
-        threshold = self.settings.panic_threshold
-        if share > threshold:
-            return f"{len(failing)} of {len(judged)} judged workers are failing (panic_threshold {threshold:.0%})"
-        peers = len(self.roster) - 1
-        right = sum(1 for past in self.roster if past.serves and past.answers_right)
-        if right < peers / 2:
-            return f"only {right} of its {peers} peers answer right"
-        return ""
-
-    def _canary_due(self) -> bool:
-        program, ages = self.program, self.ages
-        if program.panic_since is None or ages.of(program.panic_since) < CANARY_FIRST_S:
-            return False
-        wait_s = (
-            program.canary_wait_s if program.canary_at is None else min(program.canary_wait_s * 2, CANARY_LONGEST_S)
-        )
-        return program.canary_at is None or ages.of(program.canary_at) >= wait_s
+            elif not self._out_of_budget(past):
+                self._order(past, Remedy.DRAIN, Reason.CANARY if canary else Reason.FAILING, past.reason)
+                if canary:  # in a dry run as well, or it would tell of all of them
+                    self.program = replace(self.program, panic=before.with_canary(self.ages.now))
 
     def _may_start(self, name: str) -> bool:
-        return not self.look.shutting_down and not self._paused(name)
+        return not (self.look.shutting_down or self.settings.dry_run or self._paused(name))
 
     # -- the brakes -------------------------------------------------------------------------------------------------
 
@@ -322,7 +252,7 @@ class _Desk:
             return "stuck", "it outlived KILL; not repeated"
         if mine is not None and mine.under_way:
             return "remedy", "its remedy is under way"
-        if mine is not None and mine.doubt_at is not None and self.look.roster_at < mine.doubt_at + DOUBT_S:
+        if mine is not None and in_doubt(mine, self.look.roster_at):
             return "in_doubt", "a signal to it timed out and may still be carried out"
         if past.name in self.program.called_off:
             _, brake, detail = self.program.called_off[past.name]
@@ -330,16 +260,21 @@ class _Desk:
         return None
 
     def _trial_brake(self, past: Past) -> tuple[str, str] | None:
-        program = self.program
-        others = sorted(program.ours.keys() - {past.name})
+        ours = self.program.ours
+        out = [name for name in sorted(ours) if name != past.name and not self._is_up(ours[name])]
         workers = len(self.roster)
-        at_once = max(1, min((workers + 1) // 2, workers - 1)) if program.healed else 1
-        if len(others) < at_once:
+        at_once = max(1, min((workers + 1) // 2, workers - 1)) if self.program.healed else 1
+        too_many = len(out) - at_once
+        if too_many < 0:
             return None
-        waited_s = 0.0 if program.ended_at is None else self.ages.of(program.ended_at)
-        if not program.healed and waited_s >= self.settings.start_timeout_s + program.trial_wait_s:
-            return None
-        return "trial", f"waits until the replacement of {', '.join(others)} is healthy"
+        waited_s = min(self.ages.of(ours[name].first_at) for name in out)
+        wait_s = self.settings.start_timeout_s + brakes.doubled_s(TRIAL_FIRST_S, too_many, TRIAL_LONGEST_S)
+        return None if waited_s >= wait_s else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
+
+    def _is_up(self, mine: Ours) -> bool:
+        """Does the new pid of what we took down serve? Then it has passed as a trial, whatever it answers."""
+        past = self.program.workers.get(mine.worker.name)
+        return past is not None and past.worker != mine.worker and past.turns and past.serves
 
     def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
         others = [other for other in self.roster if other.name != past.name]
@@ -348,13 +283,13 @@ class _Desk:
         away = [
             other.name
             for other in others
-            if not other.serves or (other.name in self.program.ours and not (canary and other.turns))
+            if not other.serves or other.late or (other.name in self.program.ours and not (canary and other.turns))
         ]
         limit = self.settings.max_unavailable
         if len(away) >= limit:
             return (
                 "max_unavailable",
-                f"not serving or not proven yet: {', '.join(sorted(away))} (max_unavailable {limit})",
+                f"not serving, late or not proven yet: {', '.join(sorted(away))} (max_unavailable {limit})",
             )
         return None
 
@@ -385,28 +320,35 @@ class _Desk:
         if self.program.said.get(subject) != brake:
             self.notes.append(Held(subject, brake, detail, past.worker if past else None))
 
-    def _order(self, past: Past, remedy: Remedy, reason: Reason, detail: str) -> bool:
-        """Order the restart and write it into the ledger; False in a dry run, which only tells it."""
+    def _order(self, past: Past, remedy: Remedy, reason: Reason, detail: str, *, counts: bool = True) -> None:
+        """Order the restart and write it into the ledger; a dry run only tells it. ``counts``: against the budget."""
         assert past.worker is not None  # a verdict that leads here is only given to a worker that was looked at
         order = Restart(past.worker, remedy, reason, detail)
         if self.settings.dry_run:
             self.told[past.name] = "dry_run"
             if self.program.said.get(past.name) != "dry_run":
                 self.notes.append(WouldRestart(order))
-            return False
+            return
         self.orders.append(order)
-        before = self.program.waiting.get(past.name)
-        now = self.ages.now
-        self._ours(Ours(past.worker, now, reason, remedy, detail, waiting_before=before))
-        self.program = replace(
-            self.program,
-            spending=self.program.spending.spend(past.name, now),
-            waiting=brakes.after_restart(self.program.waiting, past.name, self.settings.backoff, now),
+        program, now, name = self.program, self.ages.now, past.name
+        before = program.ours.get(name)
+        mine = Ours(
+            past.worker,
+            now,
+            reason,
+            remedy,
+            detail,
+            taken_at=before.first_at if before else None,
+            waiting_before=program.waiting.get(name),
+            panic_before=program.panic if reason is Reason.CANARY else None,
+            ours_before=replace(before, ours_before=None) if before else None,
         )
-        return True
-
-    def _settle(self) -> None:
-        self.program = replace(self.program, said=self.told)
+        self.program = replace(
+            program,
+            ours={**program.ours, name: mine},
+            spending=program.spending.spend(name, now) if counts else program.spending,
+            waiting=brakes.after_restart(program.waiting, name, self.settings.backoff, now),
+        )
 
 
 def adopt(ledger: Ledger, found: Mapping[str, Ours]) -> Ledger:

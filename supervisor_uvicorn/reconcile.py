@@ -1,22 +1,26 @@
-"""What became of the names that we took down. Pure; a part of policy.py that has a table of its own.
+"""What became of our remedies, and of the names that we took down. Pure; a part of policy.py with a table of its own.
 
 Whether supervisord brings a worker back by itself (``autorestart``) cannot be asked of it before supervisor 4.4, so
 it is seen from what happens:
 
     RUNNING, a new pid, proven healthy ... replaced; no longer ours
     RUNNING, STARTING, BACKOFF, STOPPING . supervisord has it in hand: wait
-    RUNNING, the old pid, 10 s later ..... it was not ended; no longer ours
+    RUNNING, the old pid, 10 s after ..... the remedy is over and did not end it; no longer ours
     EXITED for 3 s ....................... nobody brings it back (autorestart=false, an expected exit code): start it
     FATAL ................................ start it again, with the backoff
     STOPPED, or gone from supervisord .... the operator's: no longer ours
+    RUNNING, but a tree by now ........... not watched: no longer ours
+
+While a signal is in doubt nothing is started either: it is sent by name, and would hit the new process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from .ledger import GaveBack, Note, Ours, Program, Replaced, Start
+from . import brakes
+from .ledger import GaveBack, Note, Ours, Outcome, Program, Replaced, Result, Start
 from .model import Member, State
 from .settings import Settings
 from .verdict import Ages, Past
@@ -33,6 +37,44 @@ START_CAP_S = 30.0
 was down may be back."""
 
 
+def hear(program: Program, outcomes: Iterable[Outcome], ages: Ages) -> Program:
+    """The program after what its remedies reported. What is not about a worker of ours is not heard."""
+    for outcome in outcomes:
+        name = outcome.worker.name
+        mine = program.ours.get(name)
+        if mine is None or mine.worker != outcome.worker:
+            continue
+        if outcome.result is Result.CALLED_OFF:
+            program = _undo(program, mine, outcome, ages.now)
+            continue
+        doubt_at = ages.now if outcome.result is Result.IN_DOUBT else None
+        over = replace(mine, under_way=False, ended_at=ages.now, doubt_at=doubt_at)
+        program = replace(program, ours={**program.ours, name: over})
+        if outcome.result is Result.STUCK:
+            program = replace(program, stuck=program.stuck | {outcome.worker})
+    return program
+
+
+def _undo(program: Program, mine: Ours, outcome: Outcome, now: float) -> Program:
+    """Nothing was done to it: as if the order had not been given, but not again at once."""
+    name = mine.worker.name
+    waiting = {other: entry for other, entry in program.waiting.items() if other != name}
+    if mine.waiting_before is not None:
+        waiting[name] = mine.waiting_before
+    ours = {other: entry for other, entry in program.ours.items() if other != name}
+    if mine.ours_before is not None:
+        ours[name] = mine.ours_before
+    canary_was_it = mine.panic_before is not None and program.panic.canary_at == mine.since
+    return replace(
+        program,
+        ours=ours,
+        waiting=waiting,
+        spending=program.spending.refund(name, mine.since),
+        panic=mine.panic_before if canary_was_it and mine.panic_before else program.panic,
+        called_off={**program.called_off, name: (now, outcome.brake, outcome.detail)},
+    )
+
+
 def reconcile(
     program: Program,
     members: list[Member],
@@ -41,7 +83,11 @@ def reconcile(
     roster_at: float,
     may_start: Callable[[str], bool],
 ) -> tuple[Program, list[Start], list[Note]]:
-    """(the program with what is still ours, the starts that are due, what there is to tell)."""
+    """(the program with what is still ours, the starts that are due, what there is to tell).
+
+    ``members`` are all of the group, ``roster_at`` is when they were read, ``may_start`` says of a name whether
+    anything may be done to it at all.
+    """
     by_name = {member.name: member for member in members}
     ours: dict[str, Ours] = {}
     starts: list[Start] = []
@@ -50,7 +96,7 @@ def reconcile(
     for name, before in program.ours.items():
         mine = before
         member, past = by_name.get(name), program.workers.get(name)
-        if member is None or past is None:
+        if member is None:
             if roster_at <= mine.since:  # an older roster says nothing about it
                 ours[name] = mine
             else:
@@ -58,6 +104,12 @@ def reconcile(
             continue
         if member.state is State.STOPPED and not mine.under_way:
             notes.append(GaveBack(name, "the operator has stopped it"))
+            continue
+        if past is None:  # a tree: it has no verdict
+            if member.state is State.RUNNING:
+                notes.append(GaveBack(name, f"it is not watched: {member.not_watched}"))
+            else:
+                ours[name] = mine
             continue
         if _proven(program, past, mine, settings):
             assert past.worker is not None  # turns is only said of a worker that was looked at
@@ -68,7 +120,7 @@ def reconcile(
             notes.append(GaveBack(name, f"pid {mine.worker.pid} lives on; what was sent to it did not end it"))
             continue
         mine = _down(mine, member, ages.now)
-        if may_start(name) and _start_due(program, mine, member, ages, settings):
+        if may_start(name) and _start_due(program, mine, member, ages, settings, roster_at):
             ended = f"we ended pid {mine.worker.pid} ({mine.reason.value})"
             starts.append(Start(name, f"{member.state.value} since {ended}, and supervisord leaves it so"))
             mine = replace(mine, starts=mine.starts + 1, started_at=ages.now, down_since=None)
@@ -91,7 +143,13 @@ def _lives_on(program: Program, past: Past, mine: Ours, roster_at: float) -> boo
         return False
     if past.worker in program.stuck and not past.turns:
         return False
-    return roster_at >= (mine.since if mine.doubt_at is None else mine.doubt_at) + DOUBT_S
+    over_at = mine.since if mine.ended_at is None else mine.ended_at
+    return roster_at >= over_at + DOUBT_S
+
+
+def in_doubt(mine: Ours, roster_at: float) -> bool:
+    """May a signal that timed out still be carried out, for all that the roster shows?"""
+    return mine.doubt_at is not None and roster_at < mine.doubt_at + DOUBT_S
 
 
 def _down(mine: Ours, member: Member, now: float) -> Ours:
@@ -103,15 +161,14 @@ def _down(mine: Ours, member: Member, now: float) -> Ours:
     return mine
 
 
-def _start_due(program: Program, mine: Ours, member: Member, ages: Ages, settings: Settings) -> bool:
-    if mine.under_way or mine.down_since is None:
+def _start_due(program: Program, mine: Ours, member: Member, ages: Ages, settings: Settings, roster_at: float) -> bool:
+    if mine.under_way or mine.down_since is None or in_doubt(mine, roster_at):
         return False
     if ages.of(mine.down_since) < RESPAWN_S:
         return False
     if mine.starts == 0 and member.state is State.EXITED:
         return True
-    backoff = settings.backoff
-    wait_s: float = min(backoff.first_s * 2.0**mine.starts, backoff.longest_s)
+    wait_s = brakes.doubled_s(settings.backoff.first_s, mine.starts, settings.backoff.longest_s)
     if not any(past.serves for past in program.workers.values()):
         wait_s = min(wait_s, START_CAP_S)
     return ages.of(mine.down_since if mine.started_at is None else mine.started_at) >= wait_s

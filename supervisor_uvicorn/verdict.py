@@ -32,6 +32,10 @@ from .settings import Settings
 LOOKS_BEFORE_SILENT = 3
 """A pulse must have been seen unread in so many looks: one late look of ours is not evidence (design, section 6)."""
 
+LOOKS_APART = 8
+"""Of looks closer together than this part of silent_after only the first counts: TICKs come doubled and in bursts
+(facts/supervisor: one that was rejected is sent again), and three looks in a millisecond are one."""
+
 BUSY_SHARE = 0.5
 """Above this share of one CPU a silent worker computes rather than waits (anchors, 1.3 ``busy_factor``)."""
 
@@ -43,6 +47,15 @@ RHYTHM_PER_S = 5.0
 its descriptors may not be read."""
 
 RHYTHM_LOOKS = 3
+RHYTHM_APART_S = 0.5
+"""Over less time than this a rate of ten a second says nothing."""
+
+TICK_FRESH_S = 0.5
+"""A loop that has not been seen to wake for so long does not turn; uvicorn's wakes each 0.1 s."""
+
+ASKED_APART_S = 2.5
+"""Half of supervisord's shortest TICK (5 s; supervisor 4.3.0, events.py ``Tick5Event``): of two probes that were asked
+closer together, because a TICK came doubled, only the first wrong answer counts."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class Past:
     worker: WorkerId | None
     first_seen: float
     state: State = State.UNKNOWN
+    looked: bool = False  # this look showed anything at all of it
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
     since: float = 0.0  # of the verdict
@@ -77,30 +91,47 @@ class Past:
     # pulse
     pinned: bool = False
     unread_since: float | None = None
-    unread_looks: int = 0
+    unread_looks: int = 0  # far enough apart
+    unread_look_at: float = 0.0  # the last of them
     unread_from: tuple[float, Ticks] | None = None  # the ticks at the first look at which it was unread
     # ticks
     ticks: Ticks | None = None
     ticks_at: float = 0.0
     moved_at: float = 0.0  # last look at which a switch or CPU time moved
     switched_at: float = 0.0  # last look at which a voluntary switch moved
-    still_looks: int = 0  # looks in a row at which nothing moved
+    still_looks: int = 0  # looks in a row, far enough apart, at which nothing moved
+    still_look_at: float = 0.0
+    awake_looks: int = 0  # the same, at which it had not slept, whether it used CPU or not
+    awake_look_at: float = 0.0
+    woke_at: float | None = None  # last look that saw a switch, so that the first look at its ticks proves nothing
     rhythm_looks: int = 0
     # answers
     http: HttpOutcome | None = None
     wrong: int = 0
+    wrong_asked_at: float | None = None  # when the last of them was asked
     right_ever: bool = False
     answers_right: bool = False  # the last answer that counted was right
     traced_by: int = 0
 
     @property
     def serves(self) -> bool:
-        """True while it takes connections, as far as we know: what the brakes count."""
+        """True while it is known to take connections: what the brakes count. What we cannot see does not count."""
         return (
             self.state is State.RUNNING
+            and self.looked
             and self.served_since is not None
             and self.verdict not in (Verdict.STARTING, Verdict.STOPPING, Verdict.SILENT)
         )
+
+    @property
+    def may_serve(self) -> bool:
+        """True unless it is known that it does not: "nobody serves" is only said of workers that we can see."""
+        return self.serves or (self.state is State.RUNNING and not self.looked)
+
+    @property
+    def late(self) -> bool:
+        """Its loop has not turned since an earlier look; not yet silent. No peer to lean on when another is drained."""
+        return not self.turns and (self.unread_since is not None or self.still_looks > 0)
 
 
 def judge(past: Past | None, member: Member, seen: Evidence | None, ages: Ages, settings: Settings) -> Past:
@@ -116,19 +147,31 @@ def judge(past: Past | None, member: Member, seen: Evidence | None, ages: Ages, 
         past = Past(member.name, worker, now, since=now, moved_at=now, switched_at=now)
     elif past.worker is None and worker is not None:
         past = Past(member.name, worker, now, since=past.since, verdict=past.verdict, moved_at=now, switched_at=now)
-    past = replace(past, state=member.state, turns=False)
+    past = replace(past, state=member.state, turns=False, looked=False)
     if member.state is not State.RUNNING:
         return _not_running(past, member, now)
     if worker is None or seen is None:
         why = "not looked at" if worker else "RUNNING in supervisord, but the kernel does not show its process to us"
         return _set(replace(past, overdue=False, lag_s=None), Verdict.UNKNOWN, why, now)
-    past = _remember(past, seen, ages)
-    just_sent = past.unread_looks == 1 and past.unread_since is not None and ages.of(past.unread_since) < JUST_SENT_S
-    turns = (seen.pinned and (seen.unread_since is None or just_sent)) or (
-        not seen.pinnable and past.ticks is not None and past.still_looks == 0
-    )
-    verdict, reason, overdue = _verdict(replace(past, turns=turns), seen, ages, settings)
-    return _set(replace(past, overdue=overdue, turns=turns), verdict, reason, now)
+    past = _remember(past, seen, ages, settings)
+    if seen.process_state in ("Z", "X"):
+        return _set(replace(past, overdue=False), Verdict.UNKNOWN, "it has ended; supervisord will say so", now)
+    if not seen.pinned and seen.serving is None and seen.ticks is None:
+        return _set(replace(past, overdue=False), Verdict.UNKNOWN, "nothing can be read of it", now)
+    past = replace(past, looked=True, turns=_turns(past, seen, ages))
+    verdict, reason, overdue = _verdict(past, seen, ages, settings)
+    return _set(replace(past, overdue=overdue), verdict, reason, now)
+
+
+def _turns(past: Past, seen: Evidence, ages: Ages) -> bool:
+    """Did this look see its loop turn: the pulse read, or, where there can be no pin, the main thread sleep and wake?
+
+    CPU time alone does not prove it: a loop in Python uses that as well.
+    """
+    if seen.pinned:
+        just_sent = past.unread_looks == 1 and ages.of(past.unread_since or 0.0) < JUST_SENT_S
+        return seen.unread_since is None or just_sent
+    return not seen.pinnable and past.woke_at is not None and ages.of(past.woke_at) < TICK_FRESH_S
 
 
 def _set(past: Past, verdict: Verdict, reason: str, now: float) -> Past:
@@ -145,21 +188,22 @@ def _not_running(past: Past, member: Member, now: float) -> Past:
     return _set(replace(past, overdue=False, lag_s=None), verdict, f"{member.state.value} in supervisord", now)
 
 
-def _remember(past: Past, seen: Evidence, ages: Ages) -> Past:
+def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Past:
     now = ages.now
+    apart_s = settings.silent_after_s / LOOKS_APART
     past = replace(past, traced_by=seen.traced_by, pinned=seen.pinned, lag_s=seen.lag_s)
-    past = _remember_ticks(past, seen.ticks, now)
+    past = _remember_ticks(past, seen.ticks, now, apart_s)
     if seen.unread_since is None:
         past = replace(past, unread_since=None, unread_looks=0, unread_from=None)
-    elif seen.unread_since == past.unread_since:
-        past = replace(past, unread_looks=past.unread_looks + 1)
-    else:
+    elif seen.unread_since != past.unread_since:
         start = (now, seen.ticks) if seen.ticks is not None else None
-        past = replace(past, unread_since=seen.unread_since, unread_looks=1, unread_from=start)
+        past = replace(past, unread_since=seen.unread_since, unread_looks=1, unread_look_at=now, unread_from=start)
+    elif now - past.unread_look_at >= apart_s:
+        past = replace(past, unread_looks=past.unread_looks + 1, unread_look_at=now)
     if seen.http is not None:
-        past = _remember_answer(past, seen.http)
+        past = _remember_answer(past, seen.http, now)
     serving = seen.serving
-    if serving is None and past.serving is None and past.rhythm_looks >= RHYTHM_LOOKS:
+    if serving is None and past.served_since is None and past.rhythm_looks >= RHYTHM_LOOKS:
         serving = True  # its descriptors are closed to us, but it wakes as uvicorn's loop does
     if seen.pinned and seen.unread_since is None:
         serving = True if serving is None else serving  # it has accepted and read: it was serving
@@ -170,32 +214,46 @@ def _remember(past: Past, seen: Evidence, ages: Ages) -> Past:
     return past
 
 
-def _remember_ticks(past: Past, ticks: Ticks | None, now: float) -> Past:
-    if ticks is None:  # unknown: what we could not read is not stillness
-        return replace(past, ticks=None, moved_at=now, switched_at=now, still_looks=0, rhythm_looks=0)
+def _remember_ticks(past: Past, ticks: Ticks | None, now: float, apart_s: float) -> Past:
     before = past.ticks
-    if before is None:
-        return replace(past, ticks=ticks, ticks_at=now, moved_at=now, switched_at=now, still_looks=0)
+    if ticks is None or before is None:  # unknown: what we could not read is not stillness
+        return replace(
+            past,
+            ticks=ticks,
+            ticks_at=now,
+            moved_at=now,
+            switched_at=now,
+            still_looks=0,
+            awake_looks=0,
+            woke_at=None,
+            rhythm_looks=0,
+        )
     switched = ticks.switches != before.switches
     moved = switched or ticks.cpu_s != before.cpu_s
     elapsed_s = now - past.ticks_at
-    in_rhythm = elapsed_s > 0 and (ticks.switches - before.switches) / elapsed_s >= RHYTHM_PER_S
-    return replace(
-        past,
-        ticks=ticks,
-        ticks_at=now,
-        moved_at=now if moved else past.moved_at,
-        switched_at=now if switched else past.switched_at,
-        still_looks=0 if moved else past.still_looks + 1,
-        rhythm_looks=past.rhythm_looks + 1 if in_rhythm else 0,
-    )
+    if elapsed_s >= RHYTHM_APART_S:
+        in_rhythm = (ticks.switches - before.switches) / elapsed_s >= RHYTHM_PER_S
+        past = replace(past, rhythm_looks=past.rhythm_looks + 1 if in_rhythm else 0)
+    past = replace(past, ticks=ticks, ticks_at=now)
+    if switched:
+        past = replace(past, switched_at=now, woke_at=now, awake_looks=0, awake_look_at=now)
+    elif now - max(past.awake_look_at, past.switched_at) >= apart_s:
+        past = replace(past, awake_looks=past.awake_looks + 1, awake_look_at=now)
+    if moved:
+        past = replace(past, moved_at=now, still_looks=0, still_look_at=now)
+    elif now - max(past.still_look_at, past.moved_at) >= apart_s:
+        past = replace(past, still_looks=past.still_looks + 1, still_look_at=now)
+    return past
 
 
-def _remember_answer(past: Past, http: HttpOutcome) -> Past:
+def _remember_answer(past: Past, http: HttpOutcome, now: float) -> Past:
     if http.answer is Answer.RIGHT:
-        return replace(past, http=http, wrong=0, right_ever=True, answers_right=True)
+        return replace(past, http=http, wrong=0, wrong_asked_at=None, right_ever=True, answers_right=True)
     if http.answer is Answer.WRONG:
-        return replace(past, http=http, wrong=past.wrong + 1, answers_right=False)
+        asked_at = now - http.seconds
+        if past.wrong_asked_at is not None and asked_at - past.wrong_asked_at < ASKED_APART_S:
+            return replace(past, http=http, answers_right=False)
+        return replace(past, http=http, wrong=past.wrong + 1, wrong_asked_at=asked_at, answers_right=False)
     if http.answer is Answer.BUSY:  # busy is not sick: it neither counts as wrong nor proves anything
         return replace(past, http=http)
     return past  # unasked: our probe never reached it
@@ -207,6 +265,8 @@ def _verdict(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> tupl
         if past.served_since is not None:
             return Verdict.STOPPING, "it no longer accepts connections, and has not ended yet", False
         waited_s = ages.of(past.first_seen)
+        if seen.serving is None:
+            return Verdict.UNKNOWN, "whether it serves by now cannot be read", False
         if waited_s >= settings.start_timeout_s:
             limit_s = settings.start_timeout_s
             return Verdict.STARTING, f"not serving after {waited_s:.0f} s (start_timeout {limit_s:g} s)", True
@@ -230,6 +290,14 @@ def _verdict(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> tupl
         return Verdict.HEALTHY, "" if seen.pinned else "by its ticks alone", False
     if past.still_looks:
         return (*_hold(past), False)
+    if past.ticks is None:
+        return Verdict.UNKNOWN, "it has not accepted a connection of ours yet, and its ticks cannot be read", False
+    if past.awake_looks:
+        return (
+            Verdict.UNKNOWN,
+            "it burns CPU without a pause; without a pin nothing tells whether its loop turns",
+            False,
+        )
     return Verdict.UNKNOWN, "it wakes, but has not accepted a connection of ours yet", False
 
 
@@ -260,7 +328,7 @@ def _silent(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> str:
     limit_s = settings.silent_after_s * settings.busy_factor
     if seen.queued_since is not None and seen.process_state != "S":
         spin_s = min(ages.of(past.switched_at), ages.of(seen.queued_since))
-        if spin_s >= limit_s:
+        if spin_s >= limit_s and past.awake_looks >= LOOKS_BEFORE_SILENT:
             return f"it burns CPU and has accepted nothing for {spin_s:.1f} s (limit {limit_s:g} s)"
     return ""
 
