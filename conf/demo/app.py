@@ -55,7 +55,11 @@ async def hang(send: Send) -> None:
     SICK.unlink(missing_ok=True)
     os.mkfifo(SICK)
     await answer(send, "my event loop hangs from now on")
-    asyncio.get_running_loop().call_later(0.05, SICK.read_bytes)
+    asyncio.get_running_loop().call_later(0.05, wait_for_recovery)
+
+
+def wait_for_recovery() -> None:
+    os.close(os.open(SICK, os.O_RDONLY))  # of a named pipe: waits until somebody opens it for writing
 
 
 async def spin(send: Send) -> None:
