@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import time
@@ -36,10 +35,9 @@ async def App(scope, receive, send):
 def test_twenty_hangs(figures: Callable[..., None]) -> None:
     new_pid_s, running_s, serving_s = [], [], []
     # The brakes are for a worker that is hung again and again; this test does just that.
-    with Copied("recipe", listen="--silent-after 2 --backoff 0 --budget 1000/600") as site:
-        (site.scratch / "example.py").write_text(EXAMPLE)
-        for pid in site.wait_running().values():  # started before the example was written
-            os.kill(pid, 9)
+    copied = Copied("recipe", listen="--silent-after 2 --backoff 0 --budget 1000/600")
+    (copied.scratch / "example.py").write_text(EXAMPLE)
+    with copied as site:
         wait_for(lambda: site.all_running() and set(site.pids().values()) <= site.pinned(), 60, "four workers pinned")
         url = f"tcp://127.0.0.1:{site.port}"
         for run in range(RUNS):
