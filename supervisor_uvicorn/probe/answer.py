@@ -8,6 +8,7 @@ session: no redirect, no proxy, no netrc, no cookie kept. The body is taken as i
 from __future__ import annotations
 
 import http.client
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from requests.structures import CaseInsensitiveDict
 
 from supervisor_uvicorn.probe.link import Deadline, Link
 from supervisor_uvicorn.probe.target import Request
+
+# urllib3 logs each head that it cannot understand, whole and with a traceback; the outcome says it in one line.
+logging.getLogger("urllib3.connection").setLevel(logging.CRITICAL)
 
 _MOST_BODY_BYTES = 64 * 1024
 _MOST_WIRE_BYTES = 6 * _MOST_BODY_BYTES + 16 * 1024  # chunks of one byte take six; and the trailer

@@ -56,7 +56,7 @@ def test_a_blocked_worker_and_no_other_is_unread(tmp_path: Path, family: str, lo
             assert all(s.pinned and not s.trouble for s in sights.values())
             well = [s.lag_s for w, s in sights.items() if w.pid != hung.pid]
             assert all(lag_s is not None and lag_s < 0.5 for lag_s in well)
-        assert "400" not in program.log()
+        assert "WARNING" not in program.log()  # h11 warns of a head that it refuses
 
 
 @pytest.mark.parametrize("kind", ["spin", "gil", "stop"])
