@@ -58,7 +58,8 @@ class Pin:
     # -- looking -------------------------------------------------------------------------------------------------
 
     def check(self, *, confirm: bool) -> None:
-        """See what the worker has read. ``confirm``: also ask whether that pid still holds it (one readlink).
+        """See what the worker has read. ``confirm``: where something is unread, also ask whether that pid still holds
+        the connection (one readlink). Where all was read, an end of file says as much.
 
         Afterwards ``lost`` says whether the pin must be given up. Raises :class:`KernelError` where we cannot see.
         """
@@ -69,9 +70,9 @@ class Pin:
         self.recheck_at = self._clock() + self._recheck_s
         if self.phase is Phase.ASKING:
             self._check_head_of_probe()
-            confirm = confirm and self.unread_since is not None  # else it may have answered and closed already
         else:
             self._check_pulse()
+        confirm = confirm and self.unread_since is not None  # a probe may have been answered and closed already
         if confirm and not self.lost and proc.socket_inode(self.target.worker.pid, self._fd) != self._inode:
             self._lose_to_worker("no longer held by that process")
 

@@ -20,6 +20,7 @@ from supervisor_uvicorn.probe.target import Sight, Target
 
 _ACQUIRE_S = 0.1  # of one look, over all addresses
 _HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
+_TOGETHER_S = 0.0005  # rechecks this close to each other are made in one go: each wake-up costs more than the check
 _SHORT_LIFE_S = 5.0
 _HANDSHAKES = 2
 _MOST_FRUITLESS = 3  # one attempt of 24 connects misses an idle worker of four about once in ten times
@@ -78,9 +79,9 @@ class Pins:
 
     def recheck(self) -> None:
         """A fine look at the unread pins only, so that lag is measured finely. To be called at ``recheck_at``."""
-        now = self._clock()
+        soon = self._clock() + _TOGETHER_S
         for pin in list(self._pins.values()):
-            if pin.wants_recheck and pin.recheck_at <= now:
+            if pin.wants_recheck and pin.recheck_at <= soon:
                 self._check(pin, confirm=False)
 
     @property
