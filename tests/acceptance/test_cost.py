@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import resource
-import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -35,7 +35,6 @@ CONNECTIONS = 5_000
 def test_five_minutes(options: str, above_httpok_bytes: int, connections: int, figures: Callable[..., None]) -> None:
     if importlib.util.find_spec("superlance") is None:
         pytest.skip("superlance is not installed (the extra `bench`)")
-    raise_descriptor_limit()
     program = Program(socket=f"tcp://127.0.0.1:{free_port()}", uvicorn="--no-access-log")
     with contextlib.ExitStack() as stack:
         site = stack.enter_context(Supervisord(program, listen=options, sections=httpok_section(program.socket)))
@@ -86,26 +85,36 @@ def httpok_section(url: str) -> str:
     )
 
 
-def raise_descriptor_limit() -> None:
-    """Both ends of the connections are ours and our children's."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * CONNECTIONS + 1000
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            pytest.skip(f"RLIMIT_NOFILE is {hard}; {wanted} are needed")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+# Connects so many times for each line on its input; a process of its own for each worker, for its descriptors.
+HOLDER = """
+import socket, sys
+held = []
+for line in sys.stdin:
+    for _ in range(int(line)):
+        connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)
+        connection.sendall(b"GET / HTTP/1.1\\r\\n")
+        held.append(connection)
+    print("connected", flush=True)
+"""
+STEP = 500  # well below the backlog: while its peers are stopped one worker accepts them all
 
 
 def hold(site: Supervisord, stack: contextlib.ExitStack, per_worker: int) -> None:
     """So many connections on each worker, with an unfinished head, on which uvicorn sets no timer."""
     host, _, port = site.url().removeprefix("tcp://").rpartition(":")
     pids = workers(site)
-    for pid in pids.values():
+    for pid in pids.values() if per_worker else ():
+        command = [sys.executable, "-c", HOLDER, host, port]
+        holder = stack.enter_context(
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+        stack.callback(holder.kill)
+        assert holder.stdin is not None
+        assert holder.stdout is not None
         wanted = processes.descriptors(pid)
-        for _ in range(0, per_worker, 500):
+        for _ in range(0, per_worker, STEP):
             with client.only(pid, pids.values()):
-                for _ in range(500):
-                    connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
-                    connection.sendall(b"GET / HTTP/1.1\r\n")
-                wanted += 500
+                print(STEP, file=holder.stdin, flush=True)
+                assert holder.stdout.readline() == "connected\n"
+                wanted += STEP
                 wait_for(lambda pid=pid, wanted=wanted: processes.descriptors(pid) >= wanted, 30, "all accepted")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from harness import users
-from harness.judging import replaced_only, verdicts, wait_replaced_only
+from harness.judging import replaced_only, wait_healthy, wait_replaced_only
 from harness.supervisord import Program, Supervisord
 from harness.waiting import wait_for
 
@@ -47,7 +47,7 @@ def test_a_third_user(socket: str, figures: Callable[..., None]) -> None:
         lack = wait_for(
             lambda: [event for event in site.events("error") if "user=" in event["message"]], 30, "the lack"
         )
-        wait_for(lambda: set(verdicts(site)) == set(before), 30, "every worker seen")
+        wait_healthy(site)
         site.fault(SICK, "/hang/sleep")
         wait_for(lambda: replaced_only(site, before, SICK), 60, "the blocked worker replaced")
         figures(socket=socket, lack=lack[0]["message"], line=site.events("restart")[0]["message"])
