@@ -1,0 +1,128 @@
+"""The calls of ``[rpcinterface:uvicorn]`` (``plugin/rpcinterface.py``), with types.
+
+The section is optional. Where it is missing supervisord answers UNKNOWN_METHOD: what reads then gives None, what acts
+gives False and did nothing, so that a caller can go the longer way. Every other fault is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor_uvicorn.supervisord.rpc import UNKNOWN_METHOD, BadAnswer, Fault, Rpc
+
+NAMESPACE = "uvicorn"  # the name of the section
+
+# As in plugin/memory.py and plugin/rpcinterface.py, which run in another process and belong to a higher floor.
+MAX_BOARD_BYTES = 4 * 1024 * 1024
+MAX_CELLS_BYTES = 4 * 1024 * 1024  # all cells together
+MAX_HOLD_S = 3600.0
+DIFFERS = 231  # signal_worker: another pid or start. The state has supervisor's own NOT_RUNNING
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text in supervisord's memory. Where there is none: ``text`` "", ``age_s`` infinite, ``at`` 0."""
+
+    text: str = ""
+    age_s: float = math.inf
+    at: float = 0.0  # seconds since 1970, by supervisord's wall clock
+
+
+@dataclass(frozen=True)
+class SharedSocket:
+    """The socket of one fcgi-program, as supervisord holds it. ``refcount``: its live processes, and a hold."""
+
+    group: str
+    url: str = ""
+    backlog: int = 0
+    refcount: int = 0
+    prepared: bool = False  # it is open
+    fd: int = -1  # in supervisord; -1: closed
+    nodelay: bool = False
+    held_s: float = 0.0  # what is left of a hold
+
+
+class Board:
+    """supervisord's side of us, behind an :class:`Rpc`. Each method raises what ``Rpc.call`` raises."""
+
+    def __init__(self, rpc: Rpc, namespace: str = NAMESPACE) -> None:
+        self.rpc = rpc
+        self._namespace = namespace
+
+    def report(self, json_text: str) -> bool:
+        """Replace the board by one string of at most :data:`MAX_BOARD_BYTES`. False: there is no plugin."""
+        return self._done("report", json_text, idempotent=True)
+
+    def read(self) -> Note | None:
+        """What was last reported. None: there is no plugin; an empty :class:`Note`: nothing was reported."""
+        return self._note("board")
+
+    def keep(self, key: str, text: str) -> bool:
+        """Keep ``text`` under ``key`` beyond our own life; an empty one empties the cell. False: no plugin."""
+        return self._done("keep", key, text, idempotent=True)
+
+    def kept(self, key: str) -> Note | None:
+        """What is kept under ``key``. None: there is no plugin; an empty :class:`Note`: nothing is kept."""
+        return self._note("kept", key)
+
+    def sockets(self) -> tuple[SharedSocket, ...] | None:
+        """The sockets of all fcgi-programs, by their group's name. None: there is no plugin."""
+        answer = self._ask("getSockets")
+        if answer is None:
+            return None
+        if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+            raise BadAnswer(f"the answer to {self._namespace}.getSockets is no list of structs")
+        return tuple(_socket(struct) for struct in answer)
+
+    def hold(self, group: str, seconds: float) -> bool:
+        """Keep the open socket of ``group`` open for ``seconds``, at most :data:`MAX_HOLD_S`; again to make it longer.
+
+        There is one hold for a group: who mends two of its workers releases it when both are done. A fault FAILED: the
+        program is stopped, and there is nothing to hold. False: there is no plugin.
+        """
+        return self._done("hold", group, float(seconds), idempotent=True)
+
+    def release(self, group: str) -> bool:
+        """Let the socket go, if it is held. False: there is no plugin."""
+        return self._done("release", group, idempotent=True)
+
+    def signal_worker(self, name: str, pid: int, start: int, signal: str) -> bool:
+        """Send ``signal`` to ``group:name`` if it is RUNNING with this pid and this start. Sent once, never again.
+
+        ``start`` is supervisord's own (``ProcessInfo.start``). A fault :data:`DIFFERS` or NOT_RUNNING says that it is
+        another worker by now, and that nothing was sent. False: there is no plugin, and nothing was sent.
+        """
+        return self._done("signalWorker", name, pid, start, signal)
+
+    # -- the one place where a missing plugin is found out
+
+    def _ask(self, method: str, *params: Any, idempotent: bool = True) -> Any:
+        try:
+            return self.rpc.call(f"{self._namespace}.{method}", *params, idempotent=idempotent)
+        except Fault as fault:
+            if fault.code == UNKNOWN_METHOD:
+                return None
+            raise
+
+    def _done(self, method: str, *params: Any, idempotent: bool = False) -> bool:
+        return self._ask(method, *params, idempotent=idempotent) is not None
+
+    def _note(self, method: str, *params: Any) -> Note | None:
+        answer = self._ask(method, *params)
+        if answer is None:
+            return None
+        if not isinstance(answer, dict):
+            raise BadAnswer(f"the answer to {self._namespace}.{method} is no struct")
+        age_s = answer.get("age_s")
+        if not isinstance(age_s, int | float) or age_s < 0:
+            return Note()
+        at = answer.get("at")
+        return Note(str(answer.get("text", "")), float(age_s), float(at) if isinstance(at, int | float) else 0.0)
+
+
+def _socket(struct: Mapping[str, Any]) -> SharedSocket:
+    """A key that an answer lacks is an older plugin's, and no error."""
+    return SharedSocket(**{key: value for key, value in struct.items() if key in SharedSocket.__dataclass_fields__})
