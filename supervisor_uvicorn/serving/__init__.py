@@ -1,0 +1,1 @@
+"""What ``supervisor-uvicorn serve`` runs as the worker: uvicorn's server with another accept step and another end."""
