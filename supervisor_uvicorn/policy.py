@@ -226,7 +226,11 @@ class _Desk:
             canary = bool(panic) and before.canary_due(self.ages)
             if panic and not canary:
                 self._hold(self.group, "panic", panic)
-            elif held := self._trial_brake(past) or self._capacity_brake(past, canary) or self._backoff_brake(past):
+            elif (
+                held := self._trial_brake(past, drain=True)
+                or self._capacity_brake(past, canary)
+                or self._backoff_brake(past)
+            ):
                 self._hold(past.name, *held, past)
             elif not self._out_of_budget(past):
                 self._order(past, Remedy.DRAIN, Reason.CANARY if canary else Reason.FAILING, past.reason)
@@ -259,8 +263,11 @@ class _Desk:
             return brake, detail
         return None
 
-    def _trial_brake(self, past: Past) -> tuple[str, str] | None:
-        ours = self.program.ours
+    def _trial_brake(self, past: Past, drain: bool = False) -> tuple[str, str] | None:
+        """A silent worker waits for every replacement; one that is drained waits here for those of silent ones only,
+        because max_unavailable has the others.
+        """
+        ours = {name: mine for name, mine in self.program.ours.items() if mine.reason.of_the_loop or not drain}
         out = [name for name in sorted(ours) if name != past.name and not self._is_up(ours[name])]
         workers = len(self.roster)
         at_once = max(1, min((workers + 1) // 2, workers - 1)) if self.program.healed else 1
