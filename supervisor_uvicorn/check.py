@@ -33,6 +33,7 @@ from .watch import Snapshot, Watch, workers
 
 LOOK_S = 1.2  # long enough for a second of ticks, short enough for three seconds with everything else
 SILENT_S = 0.9  # what did not turn in all of the look but its first moments
+LONGEST_LOOK_S = 2.3  # for one that hung in the middle of the look: 3 s with everything else are kept
 STEP_S = 0.1
 
 
@@ -84,7 +85,7 @@ def _look(
     asked = False
     until = started + LOOK_S
     try:
-        while (now := time.monotonic()) < until:
+        while (now := time.monotonic()) < until or (now - started < LONGEST_LOOK_S and _late(watch)):
             if roster.unsettled:
                 members = _chosen(roster.read(supervisord.processes(), configs), names)
             ask = sharp.path is not None and not asked and now - started > LOOK_S / 3
@@ -105,6 +106,12 @@ def _in_a_thread(job: Callable[[], None]) -> None:
 
 def _all_answered(watch: Watch) -> bool:
     return all(past.http is not None for past in workers(watch.ledger).values() if past.pinned)
+
+
+def _late(watch: Watch) -> bool:
+    """Is somebody's pulse unread, and not for long enough yet to say that it hangs?"""
+    pasts = workers(watch.ledger).values()
+    return any(past.unread_since is not None and past.verdict is not Verdict.SILENT for past in pasts)
 
 
 def _chosen(members: Sequence[Member], names: Sequence[str]) -> list[Member]:
