@@ -147,7 +147,7 @@ def test_one_that_execs_later_is_watched_from_then_on(site: Supervisord, read: R
 
 def test_stopped_and_fatal_ones_are_members_by_their_command(read: Read) -> None:
     assert read()["stopped:stopped"].state is State.STOPPED
-    assert read()["fatal:fatal"].state is State.FATAL
+    wait_for(lambda: read()["fatal:fatal"].state is State.FATAL, 30, "FATAL")
     assert read()["fatal:fatal"].worker is None
 
 
