@@ -124,7 +124,7 @@ class RpcInterface:
     def report(self, text: str) -> bool:
         """Replace the health board by one string, which is not looked into
 
-        @param string text  JSON by custom, at most 4 MiB
+        @param string text  JSON by custom, at most 1 MiB
         @return boolean     Always True, or the fault INCORRECT_PARAMETERS
         """
         self._plugin.memory.report(text)
@@ -143,7 +143,7 @@ class RpcInterface:
         """Replace one named cell; it outlives the listener and a reload, not supervisord
 
         @param string key   1 to 200 characters, at most 64 keys
-        @param string text  All cells together at most 4 MiB; an empty text empties the cell
+        @param string text  At most 1 MiB, all cells together 4 MiB; an empty text empties the cell
         @return boolean     Always True, or the fault INCORRECT_PARAMETERS
         """
         self._plugin.memory.keep(key, text)

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor_uvicorn.supervisord.rpc import UNKNOWN_METHOD, BadAnswer, Fault, Rpc
+from supervisor_uvicorn.supervisord.rpc import INCORRECT_PARAMETERS, UNKNOWN_METHOD, BadAnswer, Fault, Rpc
 
 NAMESPACE = "uvicorn"  # the name of the section
 
 # As in plugin/memory.py and plugin/rpcinterface.py, which run in another process and belong to a higher floor.
-MAX_BOARD_BYTES = 4 * 1024 * 1024
+MAX_TEXT_BYTES = 1024 * 1024  # of the board, and of a cell
 MAX_CELLS_BYTES = 4 * 1024 * 1024  # all cells together
 MAX_HOLD_S = 3600.0
 DIFFERS = 231  # signal_worker: another pid or start. The state has supervisor's own NOT_RUNNING
@@ -53,7 +53,8 @@ class Board:
         self._namespace = namespace
 
     def report(self, json_text: str) -> bool:
-        """Replace the board by one string of at most :data:`MAX_BOARD_BYTES`. False: there is no plugin."""
+        """Replace the board by one string of at most :data:`MAX_TEXT_BYTES`. False: there is no plugin."""
+        _check_size(json_text)
         return self._done("report", json_text, idempotent=True)
 
     def read(self) -> Note | None:
@@ -61,7 +62,11 @@ class Board:
         return self._note("board")
 
     def keep(self, key: str, text: str) -> bool:
-        """Keep ``text`` under ``key`` beyond our own life; an empty one empties the cell. False: no plugin."""
+        """Keep ``text`` under ``key`` beyond our own life; an empty one empties the cell. False: no plugin.
+
+        A text has at most :data:`MAX_TEXT_BYTES`, all cells together :data:`MAX_CELLS_BYTES`; otherwise a fault.
+        """
+        _check_size(text)
         return self._done("keep", key, text, idempotent=True)
 
     def kept(self, key: str) -> Note | None:
@@ -121,6 +126,13 @@ class Board:
             return Note()
         at = answer.get("at")
         return Note(str(answer.get("text", "")), float(age_s), float(at) if isinstance(at, int | float) else 0.0)
+
+
+def _check_size(text: str) -> None:
+    """The plugin's own refusal, made here: supervisord is held up by what is too large before it can refuse it."""
+    size_bytes = len(text.encode("utf-8", "replace"))
+    if size_bytes > MAX_TEXT_BYTES:
+        raise Fault(INCORRECT_PARAMETERS, f"the text has {size_bytes} bytes, at most {MAX_TEXT_BYTES} are kept")
 
 
 def _socket(struct: Mapping[str, Any]) -> SharedSocket:

@@ -16,9 +16,9 @@ from harness import client, processes
 from harness.supervisord import Program, Supervisord, free_port
 from harness.waiting import wait_for
 
-from supervisor_uvicorn.supervisord.board import DIFFERS, Board, Note, SharedSocket
+from supervisor_uvicorn.supervisord.board import DIFFERS, MAX_TEXT_BYTES, Board, Note, SharedSocket
 from supervisor_uvicorn.supervisord.calls import Supervisord as Calls
-from supervisor_uvicorn.supervisord.rpc import FAILED, NOT_RUNNING, Fault, Rpc, RpcError
+from supervisor_uvicorn.supervisord.rpc import FAILED, INCORRECT_PARAMETERS, NOT_RUNNING, Fault, Rpc, RpcError
 
 SECTION = """
 [rpcinterface:uvicorn]
@@ -341,10 +341,12 @@ def test_a_board_of_256_workers_holds_supervisord_up_for_less_than_10_ms(figures
         assert all(cost < 10.0 for cost in costs_ms.values()), costs_ms
 
 
-def test_a_report_too_large_is_refused() -> None:
+def test_a_report_too_large_is_refused_before_and_behind_the_wire() -> None:
     with supervisord(Program(numprocs=1)) as (_, board):
-        assert board.report("small")
-        with pytest.raises(Fault, match="at most 4194304 are kept"):
-            board.report("x" * (4 * 1024 * 1024 + 1))
-        assert (board.read() or Note()).text == "small"
-        assert board.report("x" * (4 * 1024 * 1024))
+        largest = "x" * MAX_TEXT_BYTES
+        assert board.report(largest)
+        for report in (board.report, lambda text: board.rpc.call("uvicorn.report", text)):
+            with pytest.raises(Fault, match="has 1048577 bytes, at most 1048576 are kept") as refused:
+                report(largest + "y")
+            assert refused.value.code == INCORRECT_PARAMETERS
+        assert (board.read() or Note()).text == largest

@@ -368,10 +368,10 @@ def test_the_board_is_replaced_and_ages() -> None:
 
 def test_a_report_too_large_is_refused_and_the_board_is_as_before() -> None:
     kept = memory.Memory()
-    kept.report("x" * memory.MAX_BOARD_BYTES)
+    kept.report("x" * memory.MAX_TEXT_BYTES)
     with pytest.raises(RPCError) as caught:
-        kept.report("y" * (memory.MAX_BOARD_BYTES - 1) + "ä")
-    assert str(memory.MAX_BOARD_BYTES + 1) in caught.value.text
+        kept.report("y" * (memory.MAX_TEXT_BYTES - 1) + "ä")
+    assert str(memory.MAX_TEXT_BYTES + 1) in caught.value.text
     assert kept.board()["text"][0] == "x"
 
 
@@ -385,11 +385,15 @@ def test_cells_are_bounded_in_number_and_size() -> None:
     kept.keep("cell-0", "y")  # a new text is no new cell
     kept.keep("cell-1", "")
     kept.keep("one more", "x")
-    kept.keep("cell-0", "y" * (memory.MAX_CELLS_BYTES - memory.MAX_CELLS + 1))  # exactly full
-    with pytest.raises(RPCError, match="the cell is as before"):
+    with pytest.raises(RPCError, match="at most 1048576"):
+        kept.keep("cell-0", "y" * (memory.MAX_TEXT_BYTES + 1))
+    assert kept.kept("cell-0")["text"] == "y"
+    for number in range(3, 7):
+        kept.keep(f"cell-{number}", "y" * (memory.MAX_TEXT_BYTES - 15))  # 60 single letters beside them: exactly full
+    with pytest.raises(RPCError, match="what was kept before stays"):
         kept.keep("cell-2", "xx")
     assert kept.kept("cell-2")["text"] == "x"
-    kept.keep("cell-0", "y")  # what it replaces does not count
+    kept.keep("cell-3", "y")  # what it replaces does not count
     kept.keep("cell-2", "xx")
     for key in ("", "k" * 201, 7):
         with pytest.raises(RPCError):
@@ -451,7 +455,7 @@ def test_every_method_explains_itself_to_system_method_help(site: Site) -> None:
 
 
 def test_the_client_knows_the_plugins_bounds() -> None:
-    assert board.MAX_BOARD_BYTES == memory.MAX_BOARD_BYTES
+    assert board.MAX_TEXT_BYTES == memory.MAX_TEXT_BYTES
     assert board.MAX_CELLS_BYTES == memory.MAX_CELLS_BYTES
     assert board.MAX_HOLD_S == sockets.MAX_HOLD_S
     assert board.DIFFERS == rpcinterface.DIFFERS
