@@ -188,3 +188,13 @@ def attached(pid: int) -> Iterator[None]:
             yield
         finally:
             debugger.communicate(timeout=10)
+
+
+def test_a_body_that_is_too_long() -> None:
+    """A probe reads 64 KiB of a body and cuts it there: a long answer is not a wrong one."""
+    with watched(Program(numprocs=2), "--path /health --failing-after 1 --silent-after 4") as site:
+        wait_healthy(site)
+        site.fault_file("health", "flood")
+        with nobody_restarted(site):
+            quiet_for(site, 30)
+        assert set(verdicts(site).values()) == {"healthy"}

@@ -7,7 +7,7 @@ Paths (answers are JSON with the ``pid`` that gave them):
 
 ``/pid``           which worker is this
 ``/health``        as ``/set?health=...`` says: ``ok``, ``500``, ``404``, ``slow:SECONDS``, ``endless``, ``drip``,
-                   ``close``, ``garbage``; for all workers at once by the file ``health`` in ``FAULTY_DIR``, or
+                   ``flood``, ``close``, ``garbage``; for all workers at once by the file ``health`` in ``FAULTY_DIR``, or
                    by ``health.NAME`` for one, whatever its pid; ``db`` asks the database, with a driver that blocks
 ``/set?health=M``  set this worker's health
 ``/hang/KIND``     for ever, answering nothing: ``sleep``, ``spin``, ``lock``, ``read``, ``gil``
@@ -197,7 +197,7 @@ async def _answer_health(send: Send, health: str) -> None:
         await _answer(send, 200, {"health": health})
     elif kind == "db":
         await _answer(send, 200, {"database": _ask_database()})
-    elif kind in {"endless", "drip"}:
+    elif kind in {"endless", "drip", "flood"}:
         await _never_end(send, kind)
     elif kind in {"close", "garbage"}:
         transport = _transport(send)
@@ -208,13 +208,13 @@ async def _answer_health(send: Send, health: str) -> None:
 
 
 async def _never_end(send: Send, kind: str) -> None:
-    """``endless``: as much body as the client takes. ``drip``: one byte a second, with a length that is far away."""
+    """``endless``: begins its body and never ends it. ``drip``: a byte a second. ``flood``: as much as the client takes."""
     length = [(b"content-length", b"100000")] if kind == "drip" else []
     await send({"type": "http.response.start", "status": 200, "headers": length})
     for _ in range(90_000):
         body = b"." if kind == "drip" else b"." * 1000
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        await asyncio.sleep(1.0 if kind == "drip" else 0.01)
+        await asyncio.sleep({"endless": FOR_EVER_S, "drip": 1.0, "flood": 0.001}[kind])
 
 
 def _transport(send: Send) -> asyncio.Transport:
