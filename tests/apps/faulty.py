@@ -7,8 +7,8 @@ Paths (answers are JSON with the ``pid`` that gave them):
 
 ``/pid``           which worker is this
 ``/health``        as ``/set?health=...`` says: ``ok``, ``500``, ``404``, ``slow:SECONDS``, ``endless``, ``drip``,
-                   ``flood``, ``close``, ``garbage``; for all workers at once by the file ``health`` in ``FAULTY_DIR``, or
-                   by ``health.NAME`` for one, whatever its pid; ``db`` asks the database, with a driver that blocks
+                   ``flood``, ``close``, ``garbage``, or ``db`` (ask the database); for all workers at once by the file
+                   ``health`` in ``FAULTY_DIR``, or by ``health.NAME`` for one, whatever its pid
 ``/set?health=M``  set this worker's health
 ``/hang/KIND``     for ever, answering nothing: ``sleep``, ``spin``, ``lock``, ``read``, ``gil``
 ``/block?s=N``     block the event loop for N seconds once, then answer
@@ -208,7 +208,7 @@ async def _answer_health(send: Send, health: str) -> None:
 
 
 async def _never_end(send: Send, kind: str) -> None:
-    """``endless``: begins its body and never ends it. ``drip``: a byte a second. ``flood``: as much as the client takes."""
+    """``endless``: begins its body and never ends it. ``drip``: a byte a second. ``flood``: as much as one takes."""
     length = [(b"content-length", b"100000")] if kind == "drip" else []
     await send({"type": "http.response.start", "status": 200, "headers": length})
     for _ in range(90_000):
