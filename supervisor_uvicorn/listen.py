@@ -191,7 +191,7 @@ class Listener:
         watch = Watch(self._settings, pins)
         snapshot = self._first_snapshot()
         watch.ledger = adopt(watch.ledger, self._left_over(snapshot))
-        next_at = self._clock()
+        next_at = looked_at = self._clock()
         due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
         ours: frozenset[str] = frozenset()
         while True:
@@ -209,6 +209,8 @@ class Listener:
             now = self._clock()
             if not called and now < next_at:
                 pins.recheck()
+                due_s = watch.next_in_s(looked_at)
+                next_at = looked_at + due_s
                 continue
             decision, told = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
             for event in told:
@@ -220,7 +222,7 @@ class Listener:
                 gone, ours = ours - still_ours, still_ours
                 if gone:
                     self._orders.put(lambda names=still_ours: self._intentions.keep_only(names))  # type: ignore[misc]
-            due_s = watch.next_in_s(now)
+            looked_at, due_s = now, watch.next_in_s(now)
             next_at = now + due_s
 
     def _until(self, next_at: float, recheck_at: float | None) -> float:
@@ -259,8 +261,9 @@ class Listener:
                     self._tell(events.Error("", "supervisord answers again", reason="supervisord"))
                 failed = ""
             except Fault as fault:
-                if fault.code == SHUTDOWN_STATE:
+                if fault.code == SHUTDOWN_STATE:  # an operator's doing, and no error
                     board.put(snapshot=replace(board.snapshot, at=at, shutting_down=True))
+                    failed = type(fault).__name__
                 failed = self._tell_first(failed, fault)
             except (RpcError, KernelError) as error:
                 failed = self._tell_first(failed, error)

@@ -88,7 +88,8 @@ class Watch:
         for group, program in self.ledger.programs.items():
             settings = self.settings.of(group)
             for past in program.workers.values():
-                late_since = past.unread_since or (past.moved_at if past.still_looks else None)
+                unread_since = past.unread_since if self.pins.is_unread(past.worker) else None
+                late_since = unread_since or (past.moved_at if past.still_looks else None)
                 if late_since is None or past.verdict is Verdict.SILENT:
                     continue
                 due_s = min(due_s, settings.silent_after_s / LOOKS_A_SILENCE)

@@ -38,7 +38,8 @@ _UNIX_REQ = struct.Struct("=BBxxIII8s")  # family, protocol, states, inode, show
 _UNIX_MSG = struct.Struct("=BBBxI8s")  # family, type, state, inode, cookie
 _NLATTR = struct.Struct("=HH")  # length, type
 
-_RECV_BYTES = 256 * 1024  # a dump comes in datagrams of at most 32 KiB; one that is cut would be lost
+_DUMP_BYTES = 256 * 1024  # a dump comes in datagrams of at most 32 KiB; one that is cut would be lost
+_EXACT_BYTES = 8 * 1024  # one message of some 120 bytes; a larger buffer would be mapped and unmapped for each question
 _TIMEOUT_S = 1.0  # the answer to an exact question is there when send() returns; this only bounds a kernel fault
 
 
@@ -92,19 +93,14 @@ class SockDiag:
 
     def tcp_far_end(self, connection: socket.socket) -> FarEnd | None:
         """The server's end of a TCP connection that both ends of which are on this machine, IPv4 or IPv6."""
-        try:
-            ours, theirs = connection.getsockname(), connection.getpeername()
-        except OSError as error:
-            if error.errno == errno.ENOTCONN:
-                return None
-            raise from_os(error, "own connection") from error
-        ports = _PORTS.pack(theirs[1], ours[1])
-        # Source and destination are seen from the socket that is looked for (inet_diag.c, inet_diag_find_one_icsk).
-        sockid = ports + _packed(connection.family, theirs[0]) + _packed(connection.family, ours[0]) + b"\0\0\0\0"
-        request = _INET_REQ.pack(connection.family, socket.IPPROTO_TCP, 0, _ALL_STATES) + sockid + _NO_COOKIE
-        message = self._exact(request)
+        question = tcp_question(connection)
+        return None if question is None else self.tcp_answer(question)
+
+    def tcp_answer(self, question: bytes) -> FarEnd | None:
+        """The same, for a :func:`tcp_question` that is asked again and again."""
+        message = self._exact(question)
         # Where no connection matches, the kernel's look-up goes on to the LISTENER of that port: its ports differ.
-        if message is None or len(message) < 72 or message[4:8] != ports:
+        if message is None or len(message) < 72 or message[4:8] != question[8:12]:
             return None
         _, unread_bytes, _, _, inode = _INET_TAIL.unpack_from(message, 52)
         return FarEnd(inode, unread_bytes, message[1] in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT))
@@ -180,7 +176,7 @@ class SockDiag:
             return self._converse(request, flags)
         except OSError as error:
             self.close()  # whatever still comes on it belongs to a question that nobody asks any more
-            if isinstance(error, TimeoutError):
+            if isinstance(error, BlockingIOError):
                 raise KernelError(f"sock_diag: no answer from the kernel within {self._timeout_s:g} s") from error
             raise from_os(error, "sock_diag") from error
         except KernelError:
@@ -198,7 +194,7 @@ class SockDiag:
         netlink.send(header + request)
         answers: list[tuple[int, bytes]] = []
         while True:
-            datagram = netlink.recv(_RECV_BYTES)
+            datagram = netlink.recv(_DUMP_BYTES if flags else _EXACT_BYTES)
             for kind, sequence, payload in _messages(datagram):
                 if sequence != self._sequence:
                     continue
@@ -212,6 +208,20 @@ class SockDiag:
                 answers.append((kind, payload))
                 if not flags:
                     return answers
+
+
+def tcp_question(connection: socket.socket) -> bytes | None:
+    """How the kernel is asked for the server's end of ``connection``; None: it is not connected (any more)."""
+    try:
+        ours, theirs = connection.getsockname(), connection.getpeername()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return None
+        raise from_os(error, "own connection") from error
+    family = connection.family
+    # Source and destination are seen from the socket that is looked for (inet_diag.c, inet_diag_find_one_icsk).
+    sockid = _PORTS.pack(theirs[1], ours[1]) + _packed(family, theirs[0]) + _packed(family, ours[0]) + b"\0\0\0\0"
+    return _INET_REQ.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES) + sockid + _NO_COOKIE
 
 
 def unix_unread_bytes(connection: socket.socket) -> int:
@@ -233,7 +243,10 @@ def _open(timeout_s: float) -> socket.socket:
         raise Unavailable("sock_diag: this system has no AF_NETLINK")
     netlink = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
     try:
-        netlink.settimeout(timeout_s)
+        # The kernel's own time-out: Python's would poll() before each send and each recv.
+        whole_s = int(timeout_s)
+        timeval = struct.pack("@ll", whole_s, int((timeout_s - whole_s) * 1e6))
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         netlink.connect((0, 0))  # only the kernel may answer
     except OSError:
         netlink.close()

@@ -12,7 +12,7 @@ import enum
 from collections.abc import Callable
 
 from supervisor_uvicorn.kernel import proc
-from supervisor_uvicorn.kernel.sock_diag import SockDiag, unix_unread_bytes
+from supervisor_uvicorn.kernel.sock_diag import SockDiag, tcp_question, unix_unread_bytes
 from supervisor_uvicorn.model import HttpOutcome
 from supervisor_uvicorn.probe.http import HttpProbe
 from supervisor_uvicorn.probe.link import HelloLink, Link, TlsLink
@@ -50,6 +50,7 @@ class Pin:
         self._inode = inode
         self._fd = fd
         self._diag = diag
+        self._question: bytes | None = None  # how the kernel is asked for the far end; it never changes
         self._clock = clock
         self._head_bytes = 0  # of the unfinished head; 0: it has not begun
         self._probe: HttpProbe | None = None
@@ -104,7 +105,9 @@ class Pin:
         if self.target.address.family == "unix":
             unread_bytes = unix_unread_bytes(self._link.socket)
         else:
-            far_end = self._diag.tcp_far_end(self._link.socket)
+            if self._question is None:
+                self._question = tcp_question(self._link.socket)
+            far_end = self._diag.tcp_answer(self._question) if self._question else None
             if far_end is None or not far_end.established or far_end.inode != self._inode:
                 return False
             unread_bytes = far_end.unread_bytes

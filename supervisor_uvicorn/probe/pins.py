@@ -18,7 +18,7 @@ from supervisor_uvicorn.probe.acquire import Acquirer
 from supervisor_uvicorn.probe.pin import Phase, Pin
 from supervisor_uvicorn.probe.target import Sight, Target
 
-_ACQUIRE_S = 0.1  # of one look, over all addresses
+_ACQUIRE_S = 0.2  # of one look, over all addresses
 _HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
 _TOGETHER_S = 0.0005  # rechecks this close to each other are made in one go: each wake-up costs more than the check
 _SHORT_LIFE_S = 5.0
@@ -58,7 +58,7 @@ class Pins:
         """One look at every target. ``ask``: it is a TICK's, so probes are sent; ``may_acquire``: pins may be made.
 
         Let go of what is no target any more, see what was read, acquire what is missing, send the next pulse or
-        finish a head. Takes some 50 us for each pinned worker; at most about 0.1 s where pins are missing.
+        finish a head. Takes some 50 us for each pinned worker; at most about 0.2 s where pins are missing.
         """
         targets = [self._with_what_we_found_out(target) for target in targets]
         self._trouble.clear()
@@ -88,6 +88,11 @@ class Pins:
     def recheck_at(self) -> float | None:
         """When :meth:`recheck` has something to see; None: everything was read."""
         return min((pin.recheck_at for pin in self._pins.values() if pin.wants_recheck), default=None)
+
+    def is_unread(self, worker: WorkerId | None) -> bool:
+        """As far as the last look or recheck has seen."""
+        pin = self._pins.get(worker) if worker is not None else None
+        return pin is not None and pin.unread_since is not None
 
     def let_go(self, worker: WorkerId) -> None:
         """Close the connection to that worker, if there is one: it is stopping, or we have signalled it."""

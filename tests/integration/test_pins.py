@@ -304,7 +304,7 @@ def test_faults_of_ours_are_trouble_and_no_evidence(tmp_path: Path, monkeypatch:
             raise Refused("/proc/1/fd/7: Permission denied")
 
         with monkeypatch.context() as patched:
-            patched.setattr(driver.diag, "tcp_far_end", exhausted)
+            patched.setattr(driver.diag, "tcp_answer", exhausted)
             os.kill(program.processes[0].pid, signal.SIGSTOP)
             sights = driver.look()
             sights = driver.look()
@@ -314,8 +314,13 @@ def test_faults_of_ours_are_trouble_and_no_evidence(tmp_path: Path, monkeypatch:
             os.kill(program.processes[0].pid, signal.SIGCONT)
         with monkeypatch.context() as patched:
             patched.setattr(proc, "socket_inode", refused)
-            sights = driver.look()
-            assert all(not s.pinned and "Permission denied" in s.trouble and not s.pinnable for s in sights.values())
+            os.kill(program.processes[0].pid, signal.SIGSTOP)
+            driver.look()
+            stopped = driver.look()[driver.targets[0].worker]  # only of what is unread is it asked who holds it
+            assert not stopped.pinned
+            assert "Permission denied" in stopped.trouble
+            assert not stopped.pinnable
+            os.kill(program.processes[0].pid, signal.SIGCONT)
         driver.until(lambda s: all(x.pinned and not x.trouble for x in s.values()), "well again")
 
 
