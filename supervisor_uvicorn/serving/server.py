@@ -14,6 +14,7 @@ without a byte, or with half a head         closed after a second (``UNHEARD_S``
 in its TLS handshake                        the same
 that asks for a WebSocket now               503, ``Connection: close``: the next try reaches another worker
 WebSocket, HTTP/2                           as uvicorn ends them, at once: 1012, GOAWAY
+TLS, closed by us, all of it sent           a second for the client's close_notify, then it is cut
 ==========================================  ==========================================================================
 
 Then follows uvicorn's own shutdown: background tasks, ``--timeout-graceful-shutdown`` (it bounds both together),
@@ -171,6 +172,7 @@ class _Drain:
         self._idle_end = None if limit_s is None else begun + max(0.0, limit_s - IDLE_RESERVE_S)
         self._told: set[Any] = set()
         self._unheard_since: dict[Any, float] = {}
+        self._all_sent_since: dict[Any, float] = {}
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -198,6 +200,7 @@ class _Drain:
             if where is not Phase.UNHEARD:
                 self._unheard_since.pop(connection, None)
             if where is Phase.CLOSING:
+                self._end_unanswered_close(connection, now)
                 continue
             if where is Phase.OTHER:
                 self._end_by_itself(connection)
@@ -225,8 +228,21 @@ class _Drain:
         since = self._unheard_since.setdefault(connection, now)
         # Bytes that wait in the kernel may be the request: the loop reads them before our next step. A client that
         # drips for ever does not get more than twice the time.
-        if now - since >= UNHEARD_S and (not _unread(connection) or now - since >= 2 * UNHEARD_S):
+        if now - since >= UNHEARD_S and (
+            not _queued_bytes(connection, termios.FIONREAD) or now - since >= 2 * UNHEARD_S
+        ):
             connection.shutdown()
+
+    def _end_unanswered_close(self, connection: Any, now: float) -> None:
+        """A TLS connection waits up to 30 s for the client's close_notify (CPython 3.11, constants.py
+        ``SSL_SHUTDOWN_TIMEOUT``), which a pool that does not look at an idle connection never sends. Once the client's
+        kernel has all that we sent, there is nothing left to wait for."""
+        if not connection.transport or not connection.transport.get_extra_info("sslcontext"):
+            return
+        if _queued_bytes(connection, termios.TIOCOUTQ):
+            self._all_sent_since.pop(connection, None)
+        elif now - self._all_sent_since.setdefault(connection, now) >= UNHEARD_S:
+            connection.transport.abort()
 
     def _end_by_itself(self, connection: Any) -> None:
         if connection not in self._told:
@@ -240,16 +256,16 @@ def _nothing() -> None:
     pass
 
 
-def _unread(connection: Any) -> bool:
-    """Bytes lie in the kernel for this connection (FIONREAD, tcp(7) and unix(7))."""
+def _queued_bytes(connection: Any, question: int) -> int:
+    """What lies in the kernel for this connection: FIONREAD, or TIOCOUTQ (SIOCOUTQ; both in tcp(7) and unix(7))."""
     sock = connection.transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
-        return False
+        return 0
     try:
-        answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+        answer = fcntl.ioctl(sock.fileno(), question, b"\0\0\0\0")
     except OSError:
-        return False
-    return bool(struct.unpack("i", answer)[0])
+        return 0
+    return int(struct.unpack("i", answer)[0])
 
 
 class TurnedAway(asyncio.Protocol):

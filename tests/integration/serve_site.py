@@ -163,7 +163,7 @@ class Client:
     def shake_hands(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self.sock = context.wrap_socket(self.raw)
+        self.sock = self.raw = context.wrap_socket(self.raw)
 
     def wait_until_read(self) -> None:
         """Wait until a worker has accepted this connection, and read what was sent on it."""
