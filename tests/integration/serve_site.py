@@ -123,9 +123,13 @@ class Site:
             )  # fmt: skip
             self.arguments += ["--ssl-keyfile", str(key), "--ssl-certfile", str(cert)]
 
-    def start(self, verb: Sequence[str] = ("supervisor_uvicorn.serve",)) -> Worker:
+    def spawn(self, verb: Sequence[str] = ("supervisor_uvicorn.serve",)) -> Worker:
         worker = Worker(self, ["--fd", "0", *self.arguments], verb)
         self.workers.append(worker)
+        return worker
+
+    def start(self, verb: Sequence[str] = ("supervisor_uvicorn.serve",)) -> Worker:
+        worker = self.spawn(verb)
         worker.wait_until_serving()
         return worker
 

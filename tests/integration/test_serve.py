@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from harness import processes
 from harness.waiting import wait_for
-from serve_site import APP, Client, Site, Worker, command, environment, installed, opened
+from integration.serve_load import rolled
+from integration.serve_site import APP, Client, Site, Worker, command, environment, installed, opened
 
 HAS = installed("uvloop", "httptools", "zttp", "websockets")
 COMBINATIONS = [
@@ -316,3 +317,15 @@ def test_wrong_use_says_what_to_write_instead(
     assert said in done.stderr
     assert "Usage: supervisor-uvicorn serve" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.skipif(
+    "uvloop" not in HAS, reason="not installed for the workers"))])  # fmt: skip
+def test_a_roll_under_load_drops_nothing(tmp_path: Path, loop: str) -> None:
+    """Two workers, TERM to each in turn, four times, under fresh connections and keep-alive ones."""
+    with opened(tmp_path, "tcp", ["--loop", loop, "--no-access-log"]) as site:
+        load = rolled(site, workers=2, rolls=4)
+    assert load.failed == []
+    assert load.fresh > 1000
+    assert load.kept > 1000
+    assert load.closed_by_the_last_answer > 0, "keep-alive connections were told to close"
