@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from .intentions import Intentions
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
+from .kernel.sock_diag import SockDiag
 from .ledger import Restart
-from .model import Member, State, WorkerId
+from .model import Address, Member, State, WorkerId
 from .report import events
 from .supervisord.calls import Supervisord
 from .supervisord.rpc import RpcError
@@ -58,15 +59,22 @@ def is_there(worker: WorkerId) -> bool:
         return True
 
 
-def free_the_socket(order: Restart, member: Member, tools: Tools) -> Generator[float, None, None]:
+def free_the_socket(
+    order: Restart, member: Member, tools: Tools, freeze: Callable[[], None] | None = None
+) -> Generator[float, None, bool]:
     """The last process of a TCP fcgi-program goes only when nobody else holds its listening socket.
 
     supervisord closes the socket with it and binds it anew for the next one; with a forked helper still on it that
     fails with EADDRINUSE, and supervisord itself exits (4.3.0 and 4.2.5; experiments, 11).
+
+    A process pool starts new helpers for those that were ended (``multiprocessing.Pool``, from a thread that a blocked
+    main thread does not hold up). ``freeze`` stops a worker that is to be killed anyway, so that it cannot. True: it
+    was called, so no handler of the worker's may run any more.
     """
+    frozen = False
     worker, fd = order.worker, member.options.fd
     if fd is None or (member.socket is not None and member.socket.family == "unix") or not _is_last(worker, tools):
-        return
+        return False
     inode = _listening_inode(worker, member, fd)
     ended: set[int] = set()
     until = tools.now() + HELPERS_GONE_S
@@ -75,6 +83,9 @@ def free_the_socket(order: Restart, member: Member, tools: Tools) -> Generator[f
         beyond = sorted(holders - kin.keys()) or (sorted(holders) if tools.now() >= until else [])
         if beyond:
             raise CalledOff("socket", _socket_held(beyond[0]))
+        if holders - ended and ended and freeze is not None and not frozen:
+            freeze()
+            frozen = True
         for pid in holders:
             _send_kill(pid, kin[pid])
         ended |= holders
@@ -89,6 +100,23 @@ def free_the_socket(order: Restart, member: Member, tools: Tools) -> Generator[f
                 more={"helpers": sorted(ended)},
             )
         )
+    return frozen
+
+
+def socket_in_the_way(member: Member, tools: Tools) -> Address | None:
+    """The TCP address that supervisord would have to bind for this first process of its group, and cannot."""
+    address = member.socket
+    if member.options.fd is None or address is None or address.family == "unix":
+        return None
+    if not _is_last(WorkerId(member.name, 0, 0), tools):
+        return None
+    diag = SockDiag()
+    try:
+        return address if any(found.address == address for found in diag.listening().values()) else None
+    except KernelError:  # where nothing can be seen supervisord's own word has to do
+        return None
+    finally:
+        diag.close()
 
 
 def _is_last(worker: WorkerId, tools: Tools) -> bool:

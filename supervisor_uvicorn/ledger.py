@@ -89,6 +89,7 @@ class Ours:
     down_since: float | None = None  # first look that found it EXITED or FATAL
     starts: int = 0
     started_at: float | None = None
+    came_up: bool = False  # its new pid has served, whatever it answers: as a trial it has passed
     taken_at: float | None = None  # when its name was first ended in this episode; None: at ``since``
     waiting_before: Waiting | None = None  # what a restart that is called off gives back: its backoff,
     panic_before: Panic | None = None  # the turn of a canary,

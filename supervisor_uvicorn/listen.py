@@ -178,6 +178,8 @@ class Listener:
             time.sleep(STANDBY_S)
         if said:
             self._tell(events.Standby("", "acts from now on: the other listener has gone"))
+        if self._lock.trouble:
+            self._tell(events.Error("", f"acts without a lock: {self._lock.trouble}", reason="lock"))
         for lack in self_test():
             self._tell(events.Error("", str(lack), reason="self test"))
         for work, name in ((self._read_rosters, "roster"), (self._carry_out, "remedy")):
@@ -280,7 +282,8 @@ class Listener:
     def _give(self, order: Restart | Start, snapshot: Snapshot) -> None:
         members = {member.name: member for member in snapshot.members}
         if isinstance(order, Start):
-            self._orders.put(lambda: remedy.start(order, self._tools()))
+            down = members[order.name]
+            self._orders.put(lambda: remedy.start(order, down, self._tools()))
             return
         member = members[order.worker.name]
         settings = self._settings.of(member.group)

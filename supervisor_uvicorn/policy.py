@@ -268,7 +268,7 @@ class _Desk:
         because max_unavailable has the others.
         """
         ours = {name: mine for name, mine in self.program.ours.items() if mine.reason.of_the_loop or not drain}
-        out = [name for name in sorted(ours) if name != past.name and not self._is_up(ours[name])]
+        out = [name for name in sorted(ours) if name != past.name and not ours[name].came_up]
         workers = len(self.roster)
         at_once = max(1, min((workers + 1) // 2, workers - 1)) if self.program.healed else 1
         too_many = len(out) - at_once
@@ -277,11 +277,6 @@ class _Desk:
         waited_s = min(self.ages.of(ours[name].first_at) for name in out)
         wait_s = self.settings.start_timeout_s + brakes.doubled_s(TRIAL_FIRST_S, too_many, TRIAL_LONGEST_S)
         return None if waited_s >= wait_s else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
-
-    def _is_up(self, mine: Ours) -> bool:
-        """Does the new pid of what we took down serve? Then it has passed as a trial, whatever it answers."""
-        past = self.program.workers.get(mine.worker.name)
-        return past is not None and past.worker != mine.worker and past.turns and past.serves
 
     def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
         others = [other for other in self.roster if other.name != past.name]
@@ -345,7 +340,7 @@ class _Desk:
             reason,
             remedy,
             detail,
-            taken_at=before.first_at if before else None,
+            taken_at=before.first_at if before and not before.came_up else None,
             waiting_before=program.waiting.get(name),
             panic_before=program.panic if reason is Reason.CANARY else None,
             ours_before=replace(before, ours_before=None) if before else None,

@@ -119,6 +119,8 @@ def reconcile(
         if _lives_on(program, past, mine, roster_at):
             notes.append(GaveBack(name, f"pid {mine.worker.pid} lives on; what was sent to it did not end it"))
             continue
+        if past.worker != mine.worker and past.turns and past.serves:
+            mine = replace(mine, came_up=True)
         mine = _down(mine, member, ages.now)
         if may_start(name) and _start_due(program, mine, member, ages, settings, roster_at):
             ended = f"we ended pid {mine.worker.pid} ({mine.reason.value})"

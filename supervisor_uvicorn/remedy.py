@@ -14,11 +14,23 @@ and the kernel whether it still is that process.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from .helpers import STEP_S, CalledOff, Over, Tools, end_helpers, free_the_socket, helpers_left_by, helpers_of, is_there
+from .helpers import (
+    STEP_S,
+    CalledOff,
+    Over,
+    Tools,
+    end_helpers,
+    free_the_socket,
+    helpers_left_by,
+    helpers_of,
+    is_there,
+    socket_in_the_way,
+)
 from .kernel import proc
 from .kernel.errors import Gone, KernelError
 from .ledger import Outcome, Reason, Remedy, Restart, Result, Start
@@ -53,7 +65,8 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
         if not finish:
             _still_the_one(worker, tools)
             _not_traced(worker)
-            yield from free_the_socket(order, member, tools)
+            freeze = (lambda: _freeze(worker, sent, tools)) if order.remedy is Remedy.ABORT else None
+            yield from free_the_socket(order, member, tools, freeze)
             tools.intentions.mark_signalled(worker)
         helpers = helpers_of(worker.pid)
         ladder = _abort if order.remedy is Remedy.ABORT else _drain
@@ -63,6 +76,8 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
         if not sent.any:
             return Outcome(worker, Result.CALLED_OFF, "gone", "it has ended by itself")
     except CalledOff as off:
+        if sent.frozen:
+            _thaw(worker, tools)
         if not sent.any:
             return Outcome(worker, Result.CALLED_OFF, off.brake, off.detail)
         if is_there(worker):
@@ -77,18 +92,22 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
     return Outcome(worker, Result.ENDED)
 
 
-def start(order: Start, tools: Tools) -> None:
+def start(order: Start, member: Member, tools: Tools) -> None:
     """Start a name that we took down, unless somebody else has taken it in hand meanwhile."""
     try:
         info = tools.supervisord.process(order.name)
         if info.state not in (State.EXITED, State.FATAL):
+            return
+        if address := socket_in_the_way(member, tools):
+            what = f"is held, socket: {address} is held by another process, so supervisord could not bind it anew"
+            tools.tell(events.Held(order.name, what, "socket"))
             return
         tools.supervisord.start(order.name)
     except Fault as fault:
         if fault.code in (ALREADY_STARTED, BAD_NAME, SHUTDOWN_STATE):  # somebody was quicker, or has taken it away
             return
         tools.tell(events.Error(order.name, f"could not be started: {fault}"))
-    except RpcError as error:
+    except (RpcError, CalledOff) as error:
         tools.tell(events.Error(order.name, f"could not be started: {error}"))
     else:
         tools.tell(events.Started(order.name, f"is started: {order.detail}", reason="ours"))
@@ -102,6 +121,19 @@ class _Sent:
     """Whether a signal of this remedy has gone out: from then on it can no longer be called off as if nothing were."""
 
     any: bool = False
+    frozen: bool = False  # it was stopped, so that it starts no more helpers; no handler of its may run any more
+
+
+def _freeze(worker: WorkerId, sent: _Sent, tools: Tools) -> None:
+    _still_the_one(worker, tools)
+    _signal_again(worker, "STOP", tools)
+    sent.frozen = True
+
+
+def _thaw(worker: WorkerId, tools: Tools) -> None:
+    """Nothing was to be done to it after all: it goes on, as sick as it was."""
+    with contextlib.suppress(CalledOff, Over, _Doubt):
+        _signal_again(worker, "CONT", tools)
 
 
 def _abort(
@@ -110,7 +142,7 @@ def _abort(
     worker = order.worker
     if not sent.any:
         status = _status(worker)
-        if not status.catches(signal.SIGABRT) or not _without_core(worker):
+        if sent.frozen or not status.catches(signal.SIGABRT) or not _without_core(worker):
             return
         _signal(order, "ABRT", tools, sent)
         if status.state == "T":  # a stopped process acts on ABRT only once it goes on

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -41,6 +40,7 @@ def guarded(work: Callable[[], None]) -> None:
     try:
         work()
     except BaseException:  # noqa: BLE001 - nothing is swallowed: the process ends
-        sys.stderr.write(traceback.format_exc())
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
+        finally:  # stderr does not block, and a full one refuses
+            os._exit(1)

@@ -306,7 +306,7 @@ def _verdict(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> tupl
 
 def _hold(past: Past) -> tuple[Verdict, str]:
     """Late, not yet too late: what held before still holds, unless it was said of another time of its life."""
-    if past.verdict in (Verdict.HEALTHY, Verdict.FAILING):
+    if past.verdict is Verdict.HEALTHY or (past.verdict is Verdict.FAILING and past.wrong):  # no right answer since
         return past.verdict, past.reason
     return Verdict.UNKNOWN, "its loop has not turned since the last look"
 

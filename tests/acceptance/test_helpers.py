@@ -17,7 +17,7 @@ SICK = "web:web-0"
 
 @pytest.mark.parametrize("socket", ["tcp", "unix"])
 @pytest.mark.parametrize("numprocs", [1, 4])
-@pytest.mark.parametrize("helper", ["/pool", "/fork"])
+@pytest.mark.parametrize("helper", ["/pool", "/mp-pool", "/fork"])
 def test_a_hung_worker_with_helpers(socket: str, numprocs: int, helper: str, figures: Callable[..., None]) -> None:
     program = Program(socket=socket, numprocs=numprocs, extra="stopasgroup=true\nkillasgroup=true")
     with watched(program, "--silent-after 2") as site:

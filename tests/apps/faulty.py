@@ -17,6 +17,7 @@ Paths (answers are JSON with the ``pid`` that gave them):
 ``/db``            ask the database, with a driver that blocks
 ``/stream``        a line a tenth of a second, for ever
 ``/pool``          start a process pool of two (fork), answer their pids
+``/mp-pool``       the same with a multiprocessing.Pool, which starts a new process for each that ends
 ``/fork``          start one forked helper that only sleeps, answer its pid
 
 Start-up, by environment: ``FAULTY_START`` for every worker; or by files in ``FAULTY_DIR``: ``next-start``, which only
@@ -33,6 +34,7 @@ import contextlib
 import ctypes
 import json
 import multiprocessing
+import multiprocessing.pool
 import os
 import signal
 import socket
@@ -53,6 +55,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _health = "ok"
 _pool: ProcessPoolExecutor | None = None
+_mp_pool: multiprocessing.pool.Pool | None = None
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -159,6 +162,8 @@ async def _http(scope: Message, receive: Receive, send: Send) -> None:
         await _stream(send)
     elif path == "/pool":
         await _answer(send, 200, {"helpers": _start_pool()})
+    elif path == "/mp-pool":
+        await _answer(send, 200, {"helpers": _start_multiprocessing_pool()})
     elif path == "/fork":
         await _answer(send, 200, {"helpers": [_fork_helper()]})
     else:
@@ -268,6 +273,15 @@ def _start_pool() -> list[int]:
         for future in [_pool.submit(time.sleep, 0.2) for _ in range(2)]:
             future.result()
     return list(_pool._processes)
+
+
+def _start_multiprocessing_pool() -> list[int]:
+    """The same, of the kind that starts a new process for each that ends, from a thread of its own."""
+    global _mp_pool
+    if _mp_pool is None:
+        _mp_pool = multiprocessing.get_context("fork").Pool(2)
+        _mp_pool.map(time.sleep, [0.2, 0.2])
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
 
 
 def _fork_helper() -> int:

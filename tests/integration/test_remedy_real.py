@@ -18,7 +18,7 @@ from supervisor_uvicorn import remedy
 from supervisor_uvicorn.intentions import Intention, Intentions
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
 from supervisor_uvicorn.ledger import Outcome, Reason, Remedy, Restart, Result, Start
-from supervisor_uvicorn.model import Member
+from supervisor_uvicorn.model import Member, State
 from supervisor_uvicorn.report import events
 from supervisor_uvicorn.roster import Roster
 from supervisor_uvicorn.settings import Settings
@@ -43,6 +43,9 @@ class Surgery:
     def members(self) -> dict[str, Member]:
         read = self._roster.read(self.calls.processes(), self.calls.configs())
         return {member.name: member for member in read}
+
+    def member(self, name: str) -> Member:
+        return self.members().get(name, Member(name, State.UNKNOWN))
 
     def serving(self) -> dict[str, Member]:
         def settled() -> dict[str, Member] | None:
@@ -213,12 +216,12 @@ def test_start_brings_back_what_supervisord_does_not_and_never_what_was_stopped(
         s.site.fault("web:web-0", "/hang/sleep")
         assert s.end("web:web-0", Remedy.ABORT).result is Result.ENDED
         wait_for(lambda: s.site.states()["web:web-0"] == "EXITED", 10, "EXITED")
-        remedy.start(Start("web:web-0", "EXITED since we ended it"), s.tools)
+        remedy.start(Start("web:web-0", "EXITED since we ended it"), s.member("web:web-0"), s.tools)
         wait_for(s.site.all_running, 30, "web-0 RUNNING again")
-        remedy.start(Start("web:web-0", ""), s.tools)
+        remedy.start(Start("web:web-0", ""), s.member("web:web-0"), s.tools)
         s.site.ctl("stop", "web:web-1")
-        remedy.start(Start("web:web-1", ""), s.tools)
-        remedy.start(Start("web:nobody", ""), s.tools)
+        remedy.start(Start("web:web-1", ""), s.member("web:web-1"), s.tools)
+        remedy.start(Start("web:nobody", ""), s.member("web:nobody"), s.tools)
         stays_true(lambda: s.site.states()["web:web-1"] == "STOPPED", 1.5, "web-1 stopped by its operator")
         assert [event.kind for event in s.told] == ["restart", "started"]
 

@@ -200,7 +200,10 @@ def test_with_a_peer_or_on_a_unix_socket_nobody_is_looked_for(
 def test_helpers_that_are_started_anew_are_seen(
     site_of: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A multiprocessing.Pool replaces what is killed; ending the worker meanwhile would bring supervisord down."""
+    """A multiprocessing.Pool replaces what is killed; ending the worker meanwhile would bring supervisord down.
+
+    Stopped it can start no more; where they come all the same, it is let go on again.
+    """
     site = as_last_of_tcp(site_of(CATCHES_ABRT))
     anew = iter(range(100_000, 200_000))
     current: dict[int, int] = {}
@@ -212,8 +215,22 @@ def test_helpers_that_are_started_anew_are_seen(
 
     monkeypatch.setattr(helpers, "_holders", holders)
     monkeypatch.setattr(helpers, "helpers_of", lambda _: dict(current))
-    called_off(site, "socket")
+    outcome = site.run()
+    assert (outcome.result, outcome.brake) == (Result.CALLED_OFF, "socket")
+    assert site.signals == ["STOP", "CONT"]
+    assert site.told == []
     assert site.clock.now - 1000 < 5
+
+
+def test_a_stopped_worker_starts_no_more_helpers_and_is_killed(
+    site_of: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = as_last_of_tcp(site_of(CATCHES_ABRT))
+    anew = iter(range(100_000, 200_000))
+    monkeypatch.setattr(helpers, "_holders", lambda *_: set() if "STOP" in site.calls else {next(anew)})
+    monkeypatch.setattr(helpers, "helpers_of", lambda _: dict.fromkeys(range(100_000, 100_010), 1))
+    assert site.run().result is Result.ENDED
+    assert site.signals == ["STOP", "KILL"], "its own handlers must not run any more"
 
 
 def test_a_socket_that_cannot_be_seen_is_not_risked(
@@ -270,7 +287,7 @@ def test_the_socket_is_looked_after_before_kill_as_well(
 def test_only_what_is_down_by_itself_is_started(site_of: Callable[[str], Site], state: State, started: bool) -> None:
     site = site_of("")
     site.state = state
-    remedy.start(Start(NAME, "EXITED since we ended it"), site.tools)
+    remedy.start(Start(NAME, "EXITED since we ended it"), site.member, site.tools)
     assert ("start" in site.calls) is started
     assert site.kinds() == (["started"] if started else [])
 
@@ -280,7 +297,7 @@ def test_somebody_who_was_quicker_is_no_error(site_of: Callable[[str], Site], co
     site = site_of("")
     site.state = State.EXITED
     site.faults["start"] = [Fault(code, "?")]
-    remedy.start(Start(NAME, ""), site.tools)
+    remedy.start(Start(NAME, ""), site.member, site.tools)
     assert site.told == []
 
 
@@ -289,6 +306,6 @@ def test_a_start_that_fails_is_said(site_of: Callable[[str], Site], error: Any) 
     site = site_of("")
     site.state = State.EXITED
     site.faults["start"] = [error]
-    remedy.start(Start(NAME, ""), site.tools)
+    remedy.start(Start(NAME, ""), site.member, site.tools)
     assert site.kinds() == ["error"]
     assert site.calls.count("start") == 1
