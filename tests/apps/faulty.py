@@ -84,7 +84,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         # uvicorn opens its server on the inherited socket right after this message; it has 20 ms to do so.
         asyncio.get_running_loop().call_later(0.02, time.sleep, FOR_EVER_S)
     if os.environ.get("FAULTY_DB"):
-        _ask_database(float(os.environ.get("FAULTY_DB_PATIENCE_S", FOR_EVER_S)))
+        try:
+            _ask_database(float(os.environ.get("FAULTY_DB_PATIENCE_S", FOR_EVER_S)))
+        except TimeoutError as error:  # raised from here uvicorn would take it for "no lifespan", and serve
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
