@@ -187,19 +187,19 @@ def test_idle_connections_alone_never_exceed_the_graceful_timeout(tmp_path: Path
         ended_well(site, worker, 5)
 
 
-def test_a_second_interrupt_ends_the_waiting_as_in_uvicorn(tmp_path: Path, combination: list[str]) -> None:
-    codes = []
+def test_a_second_interrupt_ends_the_waiting(tmp_path: Path, combination: list[str]) -> None:
+    """(uvicorn 0.54 itself waits on from Python 3.12, in asyncio's ``Server.wait_closed``.)"""
     with opened(tmp_path, "tcp", combination) as site:
-        for verb in ("supervisor_uvicorn.serve", "uvicorn"):
-            worker = site.start([verb])
-            client = site.client()
-            client.send("/wait/60")
-            client.wait_until_read()
-            worker.stop(signal.SIGINT)
-            worker.process.send_signal(signal.SIGINT)
-            codes.append(worker.code(5))
-    assert codes[0] == codes[1]
+        worker = site.start()
+        client = site.client()
+        client.send("/wait/60")
+        client.wait_until_read()
+        worker.stop(signal.SIGINT)
+        worker.process.send_signal(signal.SIGINT)
+        assert worker.code(5) == EXIT_OF_INTERRUPT
 
+
+EXIT_OF_INTERRUPT = 0  # uvicorn raises the signal again, and catches the KeyboardInterrupt (main.py ``run``)
 
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
            f"Sec-WebSocket-Key: {base64.b64encode(b'0123456789abcdef').decode()}")  # fmt: skip
