@@ -256,3 +256,13 @@ def test_names_that_supervisord_no_longer_has_are_forgotten(machine: Machine) ->
 def test_this_very_process_is_no_worker() -> None:
     """Without the fixture that stands in for /proc."""
     assert Roster(SockDiag()).read([info(pid=os.getpid())], {}) == ()
+
+
+def test_between_fork_and_exec_a_name_is_still_a_worker(machine: Machine) -> None:
+    """Seen on a real one: the new child still had supervisord's command line, and the name was taken for removed."""
+    machine.add(100, UVICORN)
+    roster = Roster(SockDiag())
+    roster.read([info()], {})
+    machine.add(200, ["python", "supervisord", "-n"], watches=False)
+    (member,) = roster.read([info(pid=200, state=State.STARTING)], {})
+    assert (member.name, member.state, member.worker) == ("web:web-0", State.STARTING, None)
