@@ -202,7 +202,7 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
     elif now - past.unread_look_at >= apart_s:
         past = replace(past, unread_looks=past.unread_looks + 1, unread_look_at=now)
     if seen.http is not None:
-        past = _remember_answer(past, seen.http, now)
+        past = _remember_answer(past, seen.http, ages)
     serving = seen.serving
     if serving is None and past.served_since is None and past.rhythm_looks >= RHYTHM_LOOKS:
         serving = True  # its descriptors are closed to us, but it wakes as uvicorn's loop does
@@ -249,14 +249,16 @@ def _remember_ticks(past: Past, ticks: Ticks | None, now: float, apart_s: float)
     return past
 
 
-def _remember_answer(past: Past, http: HttpOutcome, now: float) -> Past:
+def _remember_answer(past: Past, http: HttpOutcome, ages: Ages) -> Past:
     if http.answer is Answer.RIGHT:
         return replace(past, http=http, wrong=0, wrong_asked_at=None, right_ever=True, answers_right=True)
     if http.answer is Answer.WRONG:
-        asked_at = now - http.seconds
-        if past.wrong_asked_at is not None and asked_at - past.wrong_asked_at < ASKED_APART_S:
+        before = past.wrong_asked_at
+        if before is not None and ages.of(before) - http.seconds < ASKED_APART_S:
             return replace(past, http=http, answers_right=False)
-        return replace(past, http=http, wrong=past.wrong + 1, wrong_asked_at=asked_at, answers_right=False)
+        return replace(
+            past, http=http, wrong=past.wrong + 1, wrong_asked_at=ages.now - http.seconds, answers_right=False
+        )
     if http.answer is Answer.BUSY:  # busy is not sick: it neither counts as wrong nor proves anything
         return replace(past, http=http)
     return past  # unasked: our probe never reached it

@@ -268,3 +268,16 @@ def test_a_hang_behind_a_living_loop_is_seen_by_the_path_alone() -> None:
     world.run(60)
     assert world.ended() == [(1, "failing")]
     assert "no answer within 3 s" in world.restarts[0][1].detail
+
+
+def test_a_silent_worker_that_was_a_canary_before_is_a_trial_of_its_own() -> None:
+    """Its canary came up long ago, though it never answered right: the trial's clock starts with its new end."""
+    world = World(5, Settings(path="/healthz", silent_after_s=2.0, start_timeout_s=10.0))
+    world.dependency_up = False
+    world.run_until(lambda: world.restarts, 100)
+    world.run(100)
+    assert [index for index, _ in world.ended()] == [0]
+    world.sims[0].start_s = FOREVER
+    world.hang(0, 1, 2)
+    world.run(30)
+    assert {index for index, reason in world.ended() if reason == "silent"} == {0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from unit.histories import FOREVER, World
@@ -11,7 +12,7 @@ from supervisor_uvicorn.ledger import GaveBack, Remedy, Replaced, Resumed, Suspe
 from supervisor_uvicorn.model import Answer, State, Verdict
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
 
-NO_BRAKES = {"backoff": Backoff(0, 0), "budget": Budget(1000)}
+FREE = Settings(backoff=Backoff(0, 0), budget=Budget(1000))
 
 
 def test_a_hung_worker_is_aborted_after_silent_after_and_nobody_else_is() -> None:
@@ -74,7 +75,7 @@ def test_a_worker_that_computes_gets_busy_factor_times_as_long() -> None:
 
 def test_blocking_for_a_while_again_and_again_is_not_silent() -> None:
     """One request after the other that blocks for 1.5 s, with silent_after 2: each time it is read in the end."""
-    world = World(2, Settings(silent_after_s=2.0, **NO_BRAKES))
+    world = World(2, replace(FREE, silent_after_s=2.0))
     process = world.alive(0)
     process.blocked = [(world.now + 1.6 * turn, world.now + 1.6 * turn + 1.5, False) for turn in range(400)]
     world.run(600, step_s=0.25)
@@ -171,7 +172,7 @@ def test_two_silent_workers_are_never_both_away() -> None:
 
 def test_a_replacement_that_never_serves_delays_the_next_single_ones() -> None:
     """start_timeout + 60 s after the first, then 120, 240 and 300 s: one by one, and never more."""
-    world = World(6, Settings(**NO_BRAKES))
+    world = World(6, FREE)
     for sim in world.sims:
         sim.can_start = False
     world.hang(*range(6))
@@ -189,7 +190,7 @@ def test_a_replacement_that_never_serves_delays_the_next_single_ones() -> None:
 
 def test_a_trial_that_hangs_in_its_start_up_does_not_start_the_clock_anew() -> None:
     """Its own replacement is ended at each start_timeout; the next worker's turn comes all the same."""
-    world = World(3, Settings(**NO_BRAKES))
+    world = World(3, FREE)
     for sim in world.sims:
         sim.start_s = FOREVER
     world.hang(0, 1, 2)
@@ -438,7 +439,7 @@ def test_an_operator_who_restarts_it_just_before_is_not_followed() -> None:
 def test_every_worker_answers_after_20_s_and_none_is_silent() -> None:
     world = World(4, Settings(silent_after_s=2.0, path="/slow"))
     world.answer(Answer.RIGHT, 0, 1, 2, 3, takes_s=20)
-    seen = set()
+    seen: set[Verdict] = set()
     world.watch = lambda world, look, decision: seen.update(
         past.verdict for past in world.ledger.programs["web"].workers.values()
     )
