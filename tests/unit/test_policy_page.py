@@ -1,0 +1,40 @@
+"""The page on the policy is the code's own text, and its table of brakes has every brake that the code knows."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from supervisor_uvicorn import policy, reconcile, remedy
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("generate_policy", DOCS / "generate_policy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (DOCS / "policy.rst").read_text(encoding="utf-8") == module.page(), "run: python docs/generate_policy.py"
+
+
+def test_every_brake_stands_in_the_table() -> None:
+    source = Path(policy.__file__).read_text(encoding="utf-8").partition('"""\n\nfrom')[2]
+    brakes = set(re.findall(r'(?:return|else) \(?\s*"(\w+)",', source))
+    brakes |= set(re.findall(r'_hold\(self\.group, "(\w+)"', source)) | {"dry_run", "budget"}
+    brakes -= {"remedy"}  # its own remedy is under way: never told
+    table = set(re.findall(r"^    (\w+) +(?:all|silent|failing) ", policy.__doc__ or "", re.MULTILINE))
+    assert len(brakes) >= 8
+    assert brakes <= table | {"trial"}
+    assert table <= brakes | {"trial", "backoff"}
+
+
+def test_the_figures_of_the_text_are_those_of_the_code() -> None:
+    text = policy.__doc__ or ""
+    assert f"{policy.CALLED_OFF_S:g} s after the remedy was called off" in text
+    assert f"start_timeout + {policy.TRIAL_FIRST_S:g} s" in text
+    assert f"EXITED for {reconcile.RESPAWN_S:g} s" in (reconcile.__doc__ or "")
+    assert f"the old pid, {reconcile.DOUBT_S:g} s after" in (reconcile.__doc__ or "")
+    assert remedy.GONE_AFTER_KILL_S == 5.0
