@@ -18,8 +18,8 @@ import ssl
 from collections.abc import Callable
 
 ACCEPTS_PER_WAKE = 1
-"""Connections taken each time the socket is readable, as nginx does (``multi_accept off``): what is left is for whichever
-worker wakes next. Bursts of 40 over 4 workers, measured: asyncio 25, 9, 3, 3 rather than 39, 1; uvloop no difference."""
+"""Connections taken each time the socket is readable, as nginx does (``multi_accept off``): what is left is for whoever
+wakes next. Bursts of 40 over 4 workers, measured: asyncio 25, 9, 3, 3 rather than 39, 1; uvloop no difference."""
 
 RETRY_S = 1.0
 """After "too many open files": asyncio's own ``ACCEPT_RETRY_DELAY`` (CPython 3.11, constants.py)."""
