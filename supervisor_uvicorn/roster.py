@@ -92,8 +92,8 @@ class Roster:
             known = alive[info.pid, born] = self._look_at(info.pid, born, config, survey)
         except KernelError:  # gone in between, or hidden from us: RUNNING and unseen is unknown, never a verdict
             return self._without_process(base, config)
-        if not known.is_uvicorn and info.state is State.STARTING:
-            # Between its fork and its exec a new process has supervisord's own command line.
+        if not known.is_uvicorn and (info.state is State.STARTING or not known.argv):
+            # Between its fork and its exec a new process has supervisord's own command line; a zombie has none.
             return self._without_process(base, config)
         if not known.is_uvicorn:
             self._names.pop(info.name, None)  # it was one, and its command has been changed
