@@ -263,7 +263,7 @@ def test_between_fork_and_exec_a_name_is_still_a_worker(machine: Machine) -> Non
     machine.add(100, UVICORN)
     roster = Roster(SockDiag())
     roster.read([info()], {})
-    machine.argv[100] = []  # it has ended, and supervisord has not reaped it yet
+    machine.add(100, [], watches=False)  # it has ended, and supervisord has not reaped it yet
     (member,) = roster.read([info()], {})
     assert (member.name, member.worker) == ("web:web-0", None)
     machine.add(200, ["python", "supervisord", "-n"], watches=False)
