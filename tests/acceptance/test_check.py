@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from harness import processes
 from harness.supervisord import Program, Supervisord
 from harness.waiting import wait_for
 
@@ -21,6 +22,13 @@ def timed(site: Supervisord, *words: str) -> tuple[subprocess.CompletedProcess[s
     began = time.monotonic()
     done = site.check(*words)
     return done, time.monotonic() - began
+
+
+def asleep(pid: int) -> bool:
+    """Its main thread has not woken for 0.3 s; uvicorn's own loop wakes each tenth of a second."""
+    before = processes.wake_ups(pid)
+    time.sleep(0.3)
+    return processes.wake_ups(pid) == before
 
 
 def verdict_of(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -40,7 +48,7 @@ def test_one_of_four_hung(socket: str, hung: str, figures: Callable[..., None]) 
             assert seconds <= BOUND_S
             assert all(name in done.stdout for name in pids)
         site.fault(SICK, "/hang/sleep")
-        time.sleep(0.5)  # the request is under way; the test is of what follows
+        wait_for(lambda: asleep(pids[SICK]), 20, "the worker blocked")
         table, table_s = timed(site)
         as_json, json_s = timed(site, "--json")
         figures(socket=socket, hung=hung, table_s=round(table_s, 2), json_s=round(json_s, 2), table=table.stdout)

@@ -72,11 +72,12 @@ def test_at_the_limit_of_concurrency() -> None:
         host, _, port = site.url().removeprefix("tcp://").rpartition(":")
         with nobody_restarted(site), contextlib.ExitStack() as stack:
             for pid in pids.values():
+                full = processes.descriptors(pid) + 40
                 with client.only(pid, pids.values()):
                     for _ in range(40):
                         held = stack.enter_context(socket.create_connection((host, int(port))))
                         held.sendall(b"GET / HTTP/1.1\r\n")  # an unfinished head, on which uvicorn sets no timer
-                    time.sleep(0.2)  # the worker accepts them while its peer is stopped
+                    wait_for(lambda pid=pid, full=full: processes.descriptors(pid) >= full, 10, "all accepted")
             assert client.ask(site.url(), "/pid")[0] == 503
             quiet_for(site, 45)
         assert "failing" not in {event["verdict"] for event in site.events("verdict")}

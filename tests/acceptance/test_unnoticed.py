@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from harness import client
+from harness import client, processes
 from harness.judging import wait_replaced_only
 from harness.supervisord import Program, Supervisord, watched
 from harness.waiting import stays_true
@@ -24,11 +23,11 @@ def test_twenty_thousand_pulses(figures: Callable[..., None]) -> None:
     """Several times past h11's 16 KiB for each worker. Counted in the workers: each pulse is one wake-up more."""
     with watched(Program(numprocs=WORKERS, uvicorn="--http h11"), f"--pulse {PULSE_S}") as site:
         before, pids = logs(site), site.pids()
-        woken_before = sum(wake_ups(pid) for pid in pids.values())
+        woken_before = sum(processes.wake_ups(pid) for pid in pids.values())
         began = time.monotonic()
 
         def pulses() -> float:
-            woken = sum(wake_ups(pid) for pid in pids.values()) - woken_before
+            woken = sum(processes.wake_ups(pid) for pid in pids.values()) - woken_before
             return woken - OWN_WAKE_UPS * WORKERS * (time.monotonic() - began)
 
         while pulses() < PULSES:
@@ -42,11 +41,6 @@ def test_twenty_thousand_pulses(figures: Callable[..., None]) -> None:
 
 def logs(site: Supervisord) -> dict[str, list[str]]:
     return {path.name: path.read_text().splitlines() for path in site.scratch.glob("web-*.*")}
-
-
-def wake_ups(pid: int) -> int:
-    text = Path(f"/proc/{pid}/task/{pid}/status").read_text()
-    return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
 @pytest.mark.parametrize("options", ["--silent-after 2", "--silent-after 4 --path /health"])

@@ -57,6 +57,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def wake_ups(pid: int) -> int:
+    """How often its main thread gave up the CPU by itself (proc(5), ``voluntary_ctxt_switches``)."""
+    text = Path(f"/proc/{pid}/task/{pid}/status").read_text()
+    return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def serving(pid: int) -> bool:
     """Its event loop watches the socket that is its descriptor 0 (proc(5), ``fdinfo`` of an epoll: ``tfd:`` lines)."""
     here = Path(f"/proc/{pid}")
