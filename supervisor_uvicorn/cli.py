@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("names", nargs="*", metavar="NAME", help="as in supervisorctl: web, web:*, web:web-0, all")
     check.set_defaults(run=_check)
 
+    verbs.add_parser(
+        "serve", help="uvicorn behind supervisord's socket, with a shutdown that drops nothing; takes uvicorn's options"
+    )
+
     config = verbs.add_parser("config", help="print the sections to paste into supervisord.conf", allow_abbrev=False)
     add_arguments(config)
     config.set_defaults(run=_config)
@@ -73,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not sys.platform.startswith("linux"):
         print("supervisor-uvicorn needs Linux: it reads /proc and asks the kernel through sock_diag", file=sys.stderr)
         return 2
-    args = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["serve"]:  # what follows is uvicorn's, and a worker carries nothing of the other verbs
+        from .serve import main as serve
+
+        return serve(words[1:])
+    args = parser().parse_args(words)
     code: int = args.run(args)
     return code

@@ -42,6 +42,8 @@ Step = tuple[object, ...]
 _faults: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("hang"), _worker, st.booleans(), st.sampled_from([FOREVER, FOREVER, 4.0, 1.5])),
     st.tuples(st.just("hang all")),
+    st.tuples(st.just("poison"), _worker),
+    st.tuples(st.just("debug"), _worker),
     st.tuples(st.just("answer"), _worker, st.just(Answer.WRONG), st.sampled_from([0.01, 1.0, 20.0])),
     st.tuples(st.just("answer"), _worker, st.just(Answer.WRONG), st.just(0.01)),
     st.tuples(st.just("dependency"), st.just(False)),
@@ -319,11 +321,11 @@ class Referee:
                 assert not against(worker, one), f"{one} instead of {seen}"
 
 
-def play(workers: int, settings: Settings, steps: list[Step]) -> Referee:
-    world = World(workers, settings)
+def play(workers: int, settings: Settings, steps: list[Step], dependency_up: bool = True) -> Referee:
+    world = World(workers, settings, dependency_up=dependency_up)
     referee = Referee()
     referee.seen = set(world.last_look.evidence) if world.last_look else set()
-    referee.was_right = settings.path is not None
+    referee.was_right = settings.path is not None and dependency_up
     world.watch = referee
     note(f"{workers} workers, {settings}")
     try:
@@ -347,6 +349,12 @@ def happens(world: World, step: Step) -> None:
     sim = world.sims[index]
     if what == "hang" and sim.process:
         world.hang(index, burning=bool(values[1]), for_s=float(str(values[2])))
+    elif what == "poison" and sim.process:  # it hangs, and so will each new process
+        sim.poisoned = True
+        world.hang(index)
+    elif what == "debug" and sim.process:  # it is stopped at a breakpoint
+        sim.traced_by = 77
+        world.hang(index)
     elif what == "hang all":
         world.hang(*(other for other, one in enumerate(world.sims) if one.process))
     elif what == "recover" and sim.process:
@@ -382,16 +390,18 @@ def happens(world: World, step: Step) -> None:
 
 
 @FEW
-@given(st.integers(1, 6), _settings, _lives)
-def test_no_life_makes_the_policy_break_its_promises(workers: int, settings: Settings, steps: list[Step]) -> None:
-    play(workers, settings, steps)
+@given(st.integers(1, 6), _settings, _lives, st.sampled_from([True, True, True, False]))
+def test_no_life_makes_the_policy_break_its_promises(
+    workers: int, settings: Settings, steps: list[Step], dependency_up: bool
+) -> None:
+    play(workers, settings, steps, dependency_up)
 
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(3000)
 @MANY
-@given(st.integers(1, 6), _settings, _lives)
+@given(st.integers(1, 6), _settings, _lives, st.sampled_from([True, True, True, False]))
 def test_no_life_of_many_makes_the_policy_break_its_promises(
-    workers: int, settings: Settings, steps: list[Step]
+    workers: int, settings: Settings, steps: list[Step], dependency_up: bool
 ) -> None:
-    play(workers, settings, steps)
+    play(workers, settings, steps, dependency_up)
