@@ -136,8 +136,10 @@ class World:
         assert process is not None
         return process
 
-    def operator_stops(self, index: int) -> None:
-        self.sims[index].state, self.sims[index].process, self.sims[index].until = State.STOPPED, None, FOREVER
+    def operator_stops(self, index: int, takes_s: float = 0.0) -> None:
+        """``takes_s``: it does not hear SIGTERM, so that supervisord waits for it."""
+        self.sims[index].state, self.sims[index].until = State.STOPPING, self.now + takes_s
+        self._supervisord()
 
     def operator_starts(self, index: int) -> None:
         self._spawn(self.sims[index])
@@ -267,10 +269,14 @@ class World:
                 sim.state, sim.process, sim.until = State.BACKOFF, None, self.now + FATAL_AFTER_S
             elif sim.state is State.BACKOFF:
                 sim.state = State.FATAL
+            elif sim.state is State.STOPPING:
+                sim.state, sim.process = State.STOPPED, None
 
     def dies(self, sim: Sim) -> None:
         """Its process ends, by whatever hand."""
-        if sim.autorestart and not self.shutting_down:
+        if sim.state is State.STOPPING:
+            sim.state, sim.process = State.STOPPED, None
+        elif sim.autorestart and not self.shutting_down:
             self._spawn(sim)
         else:
             sim.state, sim.process = State.EXITED, None

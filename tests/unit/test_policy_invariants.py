@@ -44,6 +44,7 @@ _faults: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("hang all")),
     st.tuples(st.just("poison"), _worker),
     st.tuples(st.just("debug"), _worker),
+    st.tuples(st.just("hang for good"), _worker),
     st.tuples(st.just("answer"), _worker, st.just(Answer.WRONG), st.sampled_from([0.01, 1.0, 20.0])),
     st.tuples(st.just("answer"), _worker, st.just(Answer.WRONG), st.just(0.01)),
     st.tuples(st.just("dependency"), st.just(False)),
@@ -63,7 +64,7 @@ _others: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("traced"), _worker, st.booleans()),
     st.tuples(st.just("result"), _worker, st.sampled_from(list(Result)), st.sampled_from([0.1, 3.0, 12.0])),
     st.tuples(st.just("stopping"), _worker),
-    st.tuples(st.just("stop"), _worker),
+    st.tuples(st.just("stop"), _worker, st.sampled_from([0.0, 10.0])),
     st.tuples(st.just("start"), _worker),
     st.tuples(st.just("pause"), st.one_of(st.just("web"), _worker.map("web:web-{}".format))),
     st.tuples(st.just("resume")),
@@ -146,7 +147,7 @@ class Referee:
                 assert self.is_up(world, world.sim(told.worker.name))
                 self.healed |= told.reason.of_the_loop
         for sim in world.sims:
-            if self.is_up(world, sim) and sim.process and not self.was_ended(sim.process.pid):
+            if self.came_up(world, sim):
                 self.away.pop(sim.name, None)
             if sim.state is State.STOPPED:
                 self.away.pop(sim.name, None)
@@ -154,8 +155,12 @@ class Referee:
             seen.http is not None and seen.http.answer is Answer.RIGHT for seen in look.evidence.values()
         )
 
-    def was_ended(self, pid: int) -> bool:
-        return any(order.worker.pid == pid for _, order in self.orders)
+    def came_up(self, world: World, sim: Sim) -> bool:
+        """Has its process, one that we have not ended, turned its loop since it serves?"""
+        process = sim.process
+        if process is None or any(order.worker.pid == process.pid for _, order in self.orders):
+            return False
+        return self.is_up(world, sim) and process.turned_since(process.serves_at, world.now)
 
     def note_down(self, world: World, decision: Decision) -> None:
         for order in decision.orders:
@@ -352,6 +357,9 @@ def happens(world: World, step: Step) -> None:
     elif what == "poison" and sim.process:  # it hangs, and so will each new process
         sim.poisoned = True
         world.hang(index)
+    elif what == "hang for good" and sim.process:  # and supervisord does not bring it back
+        sim.autorestart = False
+        world.hang(index)
     elif what == "debug" and sim.process:  # it is stopped at a breakpoint
         sim.traced_by = 77
         world.hang(index)
@@ -378,7 +386,7 @@ def happens(world: World, step: Step) -> None:
     elif what == "dies" and sim.process:
         world.dies(sim)
     elif what == "stop":
-        world.operator_stops(index)
+        world.operator_stops(index, float(str(values[1])))
     elif what == "start" and sim.process is None:
         world.operator_starts(index)
     elif what == "pause":
