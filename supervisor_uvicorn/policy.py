@@ -276,7 +276,12 @@ class _Desk:
             return None
         waited_s = min(self.ages.of(ours[name].first_at) for name in out)
         wait_s = self.settings.start_timeout_s + brakes.doubled_s(TRIAL_FIRST_S, too_many, TRIAL_LONGEST_S)
-        return None if waited_s >= wait_s else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
+        single = not any(mine.under_way for name, mine in ours.items() if name != past.name)
+        return (
+            None
+            if waited_s >= wait_s and single
+            else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
+        )
 
     def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
         others = [other for other in self.roster if other.name != past.name]

@@ -446,3 +446,15 @@ def test_every_worker_answers_after_20_s_and_none_is_silent() -> None:
     world.run(50)
     assert Verdict.SILENT not in seen
     assert world.ended() == []
+
+
+def test_when_the_trial_has_taken_too_long_the_next_one_still_goes_alone() -> None:
+    """The trial itself hangs again and is due again: not both of them in one look."""
+    world = World(2, Settings(silent_after_s=2.0, start_timeout_s=5.0, backoff=Backoff(100, 100)))
+    world.sims[0].poisoned = True
+    world.hang(0)
+    world.run(90)
+    world.hang(1)
+    world.run(60)
+    assert {index for index, _ in world.ended()} == {0, 1}
+    assert len(set(world.restarted_at())) == len(world.restarts)
