@@ -99,9 +99,9 @@ class Database:
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["mute", "refuses"])
-@pytest.mark.parametrize("patience_s", [None, 2], ids=["startup-waits", "startup-fails"])
-def test_a_database_that_is_down(refuses: bool, patience_s: int | None, figures: Figures) -> None:
-    """The start-up waits for the database for ever, or gives up after 2 s, so that the worker gets FATAL."""
+@pytest.mark.parametrize("patience_s", [None, 2, 0.3], ids=["startup-waits", "startup-fails", "fatal"])
+def test_a_database_that_is_down(refuses: bool, patience_s: float | None, figures: Figures) -> None:
+    """The start-up waits for the database for ever, or fails when RUNNING, or before that, so that it gets FATAL."""
     with Database(refuses=refuses) as database:
         environment = {"FAULTY_DB": database.address}
         if patience_s:
