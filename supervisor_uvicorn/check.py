@@ -109,9 +109,8 @@ def _all_answered(watch: Watch) -> bool:
 
 
 def _late(watch: Watch) -> bool:
-    """Is somebody's pulse unread, and not for long enough yet to say that it hangs?"""
-    pasts = workers(watch.ledger).values()
-    return any(past.unread_since is not None and past.verdict is not Verdict.SILENT for past in pasts)
+    """Has somebody's loop not turned, and not for long enough yet to say that it hangs?"""
+    return any(past.late and past.verdict is not Verdict.SILENT for past in workers(watch.ledger).values())
 
 
 def _chosen(members: Sequence[Member], names: Sequence[str]) -> list[Member]:
