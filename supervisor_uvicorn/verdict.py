@@ -47,6 +47,7 @@ RHYTHM_PER_S = 5.0
 its descriptors may not be read."""
 
 RHYTHM_LOOKS = 3
+ENDED = "it has ended; supervisord will say so"
 RHYTHM_APART_S = 0.5
 """Over less time than this a rate of ten a second says nothing."""
 
@@ -114,6 +115,11 @@ class Past:
     traced_by: int = 0
 
     @property
+    def ended(self) -> bool:
+        """Its process is gone, or a zombie, and supervisord has not said so yet."""
+        return self.verdict is Verdict.UNKNOWN and self.reason == ENDED
+
+    @property
     def serves(self) -> bool:
         """True while it is known to take connections: what the brakes count. What we cannot see does not count."""
         return (
@@ -155,7 +161,7 @@ def judge(past: Past | None, member: Member, seen: Evidence | None, ages: Ages, 
         return _set(replace(past, overdue=False, lag_s=None), Verdict.UNKNOWN, why, now)
     past = _remember(past, seen, ages, settings)
     if seen.process_state in ("Z", "X"):
-        return _set(replace(past, overdue=False), Verdict.UNKNOWN, "it has ended; supervisord will say so", now)
+        return _set(replace(past, overdue=False), Verdict.UNKNOWN, ENDED, now)
     if not seen.pinned and seen.serving is None and seen.ticks is None:
         return _set(replace(past, overdue=False), Verdict.UNKNOWN, "nothing can be read of it", now)
     past = replace(past, looked=True, turns=_turns(past, seen, ages))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .kernel import proc
-from .kernel.errors import KernelError, Refused
+from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
 from .ledger import (
     Decision,
@@ -143,7 +143,7 @@ class Watch:
         past = self._past(member)
         known_to_serve = sight.pinned and past is not None and past.worker == worker and past.serving is True
         state, tracer = _state(worker)
-        if state in ("", "Z", "X"):  # it has ended; supervisord will say so
+        if state in ("Z", "X"):
             return Evidence(worker, process_state=state)
         return Evidence(
             worker,
@@ -188,6 +188,7 @@ class Watch:
     def _tell_roster(self, members: tuple[Member, ...]) -> list[events.Event]:
         told: list[events.Event] = []
         programs: dict[str, tuple[list[str], set[str]]] = {}
+        unseen = {worker.group for worker in self._unpinnable}
         for member in members:
             if member.not_watched:
                 if self._said.get(member.name) != member.not_watched:
@@ -199,8 +200,8 @@ class Watch:
             if member.socket is not None:
                 sockets.add(str(member.socket))
         for group, (names, sockets) in programs.items():
-            known = (tuple(names), ", ".join(sorted(sockets)))
-            if sockets and self._said.get(group) != known:
+            known = (tuple(names), ", ".join(sorted(sockets)) or "a socket that cannot be seen from here")
+            if (sockets or group in unseen) and self._said.get(group) != known:
                 self._said[group] = known
                 told.append(events.Watching(group, known[1], known[0]))
         return told
@@ -224,8 +225,8 @@ class Watch:
         for group, program in self.ledger.programs.items():
             old = before.programs[group].workers.values() if group in before.programs else ()
             for past, was in newly(list(old), list(program.workers.values())):
-                if past.verdict is Verdict.UNKNOWN and was is None:
-                    continue  # that we do not know yet is no news
+                if past.verdict is Verdict.UNKNOWN and (was is None or was.verdict is Verdict.STARTING or past.ended):
+                    continue  # that we do not know yet, or that a process has ended, is no news
                 told.append(
                     events.VerdictChanged(
                         past.name, past.worker, past.verdict, past.reason, was.verdict if was else None
@@ -251,6 +252,8 @@ def _ticks(worker: WorkerId) -> Ticks | None:
 def _state(worker: WorkerId) -> tuple[str, int]:
     try:
         status = proc.status(worker.pid)
+    except Gone:
+        return "X", 0
     except KernelError:
         return "", 0
     return status.state, status.tracer_pid

@@ -162,7 +162,7 @@ class Replaced(Event):
 
     @property
     def message(self) -> str:
-        return f"{_named(self.worker)} is healthy: it has replaced pid {self.old_pid}, ended {self.took_s:.1f} s ago"
+        return f"{_named(self.worker)} has replaced pid {self.old_pid}, ended {self.took_s:.1f} s ago"
 
     @property
     def fields(self) -> dict[str, Any]:
