@@ -111,9 +111,10 @@ def test_a_late_answer_is_not_a_silent_loop(tmp_path: Path, parser: str) -> None
         with driving(program.targets(HEALTH)) as driver:
             driver.pin_all()
             began = time.monotonic()
-            outcomes = []
+            outcomes: list[HttpOutcome] = []
+            sights = driver.look(ask=True)
             while time.monotonic() - began < 5:
-                sights = driver.look(ask=not outcomes)
+                sights = driver.look()
                 time.sleep(0.02)
                 (sight,) = sights.values()
                 assert sight.unread_since is None or time.monotonic() - sight.unread_since < 0.5
