@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -36,8 +37,12 @@ ROOMS: tuple[tuple[str, ModuleType], ...] = (
 
 
 def section(title: str, room: ModuleType) -> str:
-    """A docstring as it is, but that a table is moved to the margin and other indented lines are kept as they are."""
-    blocks = inspect.cleandoc(room.__doc__ or "").split("\n\n")
+    """A docstring as it is, but that a table is moved to the margin and other indented lines are kept as they are.
+
+    Names of code stand as text: docutils alone, without Sphinx, knows no role for them.
+    """
+    text = re.sub(r":[a-z]+:`~?([^`]+)`", r"``\1``", inspect.cleandoc(room.__doc__ or ""))
+    blocks = text.split("\n\n")
     for index, block in enumerate(blocks):
         if block.startswith("    ="):
             blocks[index] = textwrap.dedent(block)
