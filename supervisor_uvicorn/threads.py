@@ -20,12 +20,17 @@ class Crew:
         self._started = 0
 
     def submit(self, job: Callable[[], None]) -> None:
+        """Have ``job`` run soon. Raises :class:`RuntimeError` where there is no thread and none can be started."""
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
             elif self._started < self._most:
-                self._started += 1
-                threading.Thread(target=guarded, args=(self._work,), daemon=True, name="probe").start()
+                try:
+                    threading.Thread(target=guarded, args=(self._work,), daemon=True, name="probe").start()
+                    self._started += 1
+                except RuntimeError:  # "can't start new thread": those that there are take the job in their turn
+                    if not self._started:
+                        raise
         self._jobs.put(job)
 
     def _work(self) -> None:
