@@ -47,16 +47,20 @@ class Intentions:
     Where it cannot be written the intentions are kept in memory alone, and :attr:`trouble` says so.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None, trouble: str = "") -> None:
+        """``path`` None: memory alone, and ``trouble`` says why."""
         self._path = path
         self._lock = threading.Lock()
-        self.trouble = ""
+        self.trouble = trouble
         self._entries: dict[str, Intention] = {}
 
     @classmethod
     def of_supervisord(cls, pid: int, born: int, directory: Path | None = None) -> Intentions:
         """The file of one supervisord, in a directory that only this user can write."""
-        where = directory or Path(tempfile.gettempdir()) / f"supervisor-uvicorn-{os.geteuid()}"
+        try:
+            where = directory or Path(tempfile.gettempdir()) / f"supervisor-uvicorn-{os.geteuid()}"
+        except OSError as error:  # FileNotFoundError: no directory that can be written (a read-only container)
+            return cls(None, f"{error.strerror or error} (set TMPDIR to one that can be written)")
         return cls(where / f"{pid}-{born}-{_boot()}.json")
 
     def load(self) -> dict[str, Intention]:
@@ -65,9 +69,11 @@ class Intentions:
         Removes what supervisords that have ended left in the same directory.
         """
         with self._lock:
+            if self._path is None:
+                return dict(self._entries)
             try:
                 self._trust(self._path.parent)
-                self._remove_stale()
+                self._remove_stale(self._path)
                 entries = [_intention(entry) for entry in json.loads(self._path.read_text())]
                 self._entries = {entry.name: entry for entry in entries}
             except FileNotFoundError:
@@ -76,10 +82,11 @@ class Intentions:
                 self.trouble = f"{self._path}: {error}"
             return dict(self._entries)
 
-    def _remove_stale(self) -> None:
-        for path in self._path.parent.iterdir():
+    @staticmethod
+    def _remove_stale(ours: Path) -> None:
+        for path in ours.parent.iterdir():
             parts = path.stem.split("-")
-            if path == self._path or len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
+            if path == ours or len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
                 continue
             whole = path.suffix == ".json"  # else half a file of a writer that died in the middle
             if parts[2] == _boot() and _lives(int(parts[0]), int(parts[1])) and whole:
@@ -111,6 +118,8 @@ class Intentions:
                 self._write()
 
     def _write(self) -> None:
+        if self._path is None:
+            return
         try:
             directory = self._path.parent
             with contextlib.suppress(FileExistsError):

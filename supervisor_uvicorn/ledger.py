@@ -101,6 +101,17 @@ class Ours:
 
 
 @dataclass(frozen=True)
+class CalledOff:
+    """A remedy of this worker was called off before anything was done to it."""
+
+    worker: WorkerId
+    at: float
+    brake: str
+    detail: str
+    repeats: int = 0  # so many times before, one after another, by the same brake
+
+
+@dataclass(frozen=True)
 class Program:
     """All that is remembered of one group."""
 
@@ -112,7 +123,7 @@ class Program:
     right_ever: bool = False  # somebody answered its path right since the listener started
     panic: Panic = field(default_factory=Panic)
     healed: bool = False  # in this episode of silence a replacement has proven healthy
-    called_off: Mapping[str, tuple[float, str, str]] = field(default_factory=dict)  # name -> (when, brake, detail)
+    called_off: Mapping[str, CalledOff] = field(default_factory=dict)  # until that pid is gone or healthy
     stuck: frozenset[WorkerId] = frozenset()
     said: Mapping[str, str] = field(default_factory=dict)  # what is held -> the brake, as last told
 

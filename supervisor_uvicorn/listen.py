@@ -112,6 +112,8 @@ class Listener:
         born = _born(pid)
         self._lock = Lock(pid, born)
         self._intentions = Intentions.of_supervisord(pid, born)
+        self._intentions_trouble = ""  # as last told
+        self._held_starts: dict[str, str] = {}  # of the remedy thread
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +243,7 @@ class Listener:
 
     def _read_rosters(self) -> None:
         board = self._board
-        roster = Roster(SockDiag(), self._settings.groups)
+        roster = Roster(SockDiag(), self._settings.groups, ours=self._intentions.load())
         rpc = Rpc.from_environment(self._env)
         supervisord = Supervisord(rpc)
         configs: Mapping[str, ProcessConfig] = {}
@@ -283,7 +285,7 @@ class Listener:
         members = {member.name: member for member in snapshot.members}
         if isinstance(order, Start):
             down = members[order.name]
-            self._orders.put(lambda: remedy.start(order, down, self._tools()))
+            self._orders.put(lambda: remedy.start(order, down, self._tools(), self._held_starts))
             return
         member = members[order.worker.name]
         settings = self._settings.of(member.group)
@@ -295,12 +297,16 @@ class Listener:
             self._intentions.put(
                 Intention(worker.name, worker.pid, worker.born, order.reason.value, order.remedy.value, order.detail)
             )
-        if self._intentions.trouble:
-            self._tell(
-                events.Error("", f"intentions cannot be written: {self._intentions.trouble}", reason="intentions")
-            )
+        self._tell_of_intentions("cannot be written")
         steps = remedy.carry_out(order, member, settings, self._tools(), finish=finish)
         self._remedies.append((self._clock(), steps))
+
+    def _tell_of_intentions(self, what: str) -> None:
+        trouble = self._intentions.trouble
+        if trouble and trouble != self._intentions_trouble:
+            lost = "what is under way is kept in memory alone, and a next listener would not finish it"
+            self._tell(events.Error("", f"intentions {what}: {trouble}; {lost}", reason="intentions"))
+        self._intentions_trouble = trouble
 
     def _tools(self) -> remedy.Tools:
         return remedy.Tools(self._supervisord, self._intentions, self._tell, self._clock)
@@ -329,7 +335,9 @@ class Listener:
         """What an earlier listener had begun: finished where a signal was sent, judged anew where none was."""
         members = {member.name: member for member in snapshot.members}
         found: dict[str, Ours] = {}
-        for name, intention in self._intentions.load().items():
+        left = self._intentions.load()
+        self._tell_of_intentions("cannot be read or written")
+        for name, intention in left.items():
             member = members.get(name)
             if member is None:
                 continue
@@ -348,11 +356,7 @@ class Listener:
         self._orders.put(lambda: self._intentions.keep_only(found))
         if found:
             names = ", ".join(sorted(found))
-            self._tell(
-                events.Error(
-                    "", f"an earlier listener left remedies unfinished: {names}; taken over", reason="intentions"
-                )
-            )
+            self._tell(events.Takeover("", f"an earlier listener left remedies unfinished: {names}; taken over"))
         return found
 
 

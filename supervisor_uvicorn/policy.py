@@ -26,7 +26,8 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     traced              all        no debugger is attached to it
     stuck               all        never for this pid: it outlived KILL
     in_doubt            all        a roster later than the signal that timed out
-    (called off)        all        5 s after the remedy was called off; its own brake is told
+    (called off)        all        5 s after the remedy was called off, doubling to 60 s while the same brake calls
+                                   it off again; its own brake is told
     path                failing    somebody has answered right on this path since the listener started
     panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
                                    one canary after 60 s, then after 120, 240 and each 300 s
@@ -48,6 +49,7 @@ from dataclasses import dataclass, field, replace
 
 from . import brakes
 from .ledger import (
+    CalledOff,
     Decision,
     Held,
     Ledger,
@@ -72,8 +74,9 @@ from .verdict import Ages, Past, judge
 TRIAL_FIRST_S, TRIAL_LONGEST_S = 60.0, 300.0
 """How long after start_timeout the next single trial may go (design, section 6)."""
 
-CALLED_OFF_S = 5.0
-"""A remedy that was called off is not tried again before this."""
+CALLED_OFF_S, CALLED_OFF_LONGEST_S = 5.0, 60.0
+"""A remedy that was called off is not tried again before the first; each try is a scan of all processes and two writes
+to a disk, so what calls it off each time (a stranger on the socket, for days) makes the tries as rare as the second."""
 
 GAPS_REMEMBERED_S = 3600.0
 MOST_GAPS = 64
@@ -165,7 +168,7 @@ class _Desk:
             for name, entry in program.waiting.items()
             if not self._healthy_for(name, settings.backoff.forget_after_s)
         }
-        called_off = {name: told for name, told in program.called_off.items() if ages.of(told[0]) < CALLED_OFF_S}
+        called_off = {name: entry for name, entry in program.called_off.items() if self._still_sick(entry)}
         alive = {past.worker for past in program.workers.values()}
         for name, mine in program.ours.items():  # adopted from an earlier listener
             if name not in waiting and settings.backoff.first_s > 0:
@@ -182,6 +185,10 @@ class _Desk:
             stuck=frozenset(worker for worker in program.stuck if worker in alive),
             healed=program.healed and not calm,
         )
+
+    def _still_sick(self, entry: CalledOff) -> bool:
+        past = self.program.workers.get(entry.worker.name)
+        return past is not None and past.worker == entry.worker and past.verdict is not Verdict.HEALTHY
 
     def _healthy_for(self, name: str, seconds: float) -> bool:
         past = self.program.workers.get(name)
@@ -258,9 +265,10 @@ class _Desk:
             return "remedy", "its remedy is under way"
         if mine is not None and in_doubt(mine, self.look.roster_at):
             return "in_doubt", "a signal to it timed out and may still be carried out"
-        if past.name in self.program.called_off:
-            _, brake, detail = self.program.called_off[past.name]
-            return brake, detail
+        entry = self.program.called_off.get(past.name)
+        if entry is not None:
+            wait_s = brakes.doubled_s(CALLED_OFF_S, entry.repeats, CALLED_OFF_LONGEST_S)
+            return (entry.brake, entry.detail) if self.ages.of(entry.at) < wait_s else None
         return None
 
     def _trial_brake(self, past: Past, drain: bool = False) -> tuple[str, str] | None:
@@ -321,11 +329,19 @@ class _Desk:
     # -- what is said and done --------------------------------------------------------------------------------------
 
     def _hold(self, subject: str, brake: str, detail: str, past: Past | None = None) -> None:
-        if brake == "remedy" or subject in self.told:
+        if subject in self.told:
+            return
+        if brake == "remedy":
+            self._said_stays(subject)
             return
         self.told[subject] = brake
         if self.program.said.get(subject) != brake:
             self.notes.append(Held(subject, brake, detail, past.worker if past else None))
+
+    def _said_stays(self, subject: str) -> None:
+        """A remedy that may be called off by the brake that was told before it is no change."""
+        if subject in self.program.said:
+            self.told[subject] = self.program.said[subject]
 
     def _order(self, past: Past, remedy: Remedy, reason: Reason, detail: str, *, counts: bool = True) -> None:
         """Order the restart and write it into the ledger; a dry run only tells it. ``counts``: against the budget."""
@@ -337,6 +353,7 @@ class _Desk:
                 self.notes.append(WouldRestart(order))
             return
         self.orders.append(order)
+        self._said_stays(past.name)
         program, now, name = self.program, self.ages.now, past.name
         before = program.ours.get(name)
         mine = Ours(

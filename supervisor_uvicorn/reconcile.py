@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from . import brakes
-from .ledger import GaveBack, Note, Ours, Outcome, Program, Replaced, Result, Start
+from .ledger import CalledOff, GaveBack, Note, Ours, Outcome, Program, Replaced, Result, Start
 from .model import Member, State
 from .settings import Settings
 from .verdict import Ages, Past
@@ -64,6 +64,9 @@ def _undo(program: Program, mine: Ours, outcome: Outcome, now: float) -> Program
     ours = {other: entry for other, entry in program.ours.items() if other != name}
     if mine.ours_before is not None:
         ours[name] = mine.ours_before
+    before = program.called_off.get(name)
+    again = before is not None and (before.worker, before.brake) == (outcome.worker, outcome.brake)
+    repeats = before.repeats + 1 if before is not None and again else 0
     canary_was_it = mine.panic_before is not None and program.panic.canary_at == mine.since
     return replace(
         program,
@@ -71,7 +74,10 @@ def _undo(program: Program, mine: Ours, outcome: Outcome, now: float) -> Program
         waiting=waiting,
         spending=program.spending.refund(name, mine.since),
         panic=mine.panic_before if canary_was_it and mine.panic_before else program.panic,
-        called_off={**program.called_off, name: (now, outcome.brake, outcome.detail)},
+        called_off={
+            **program.called_off,
+            name: CalledOff(outcome.worker, now, outcome.brake, outcome.detail, repeats),
+        },
     )
 
 

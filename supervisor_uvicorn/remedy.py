@@ -92,16 +92,22 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
     return Outcome(worker, Result.ENDED)
 
 
-def start(order: Start, member: Member, tools: Tools) -> None:
-    """Start a name that we took down, unless somebody else has taken it in hand meanwhile."""
+def start(order: Start, member: Member, tools: Tools, told: dict[str, str]) -> None:
+    """Start a name that we took down, unless somebody else has taken it in hand meanwhile.
+
+    ``told`` is the caller's memory of which name's start was said to be held, and for which order: once per change.
+    """
     try:
         info = tools.supervisord.process(order.name)
         if info.state not in (State.EXITED, State.FATAL):
             return
         if address := socket_in_the_way(member, tools):
             what = f"is held, socket: {address} is held by another process, so supervisord could not bind it anew"
-            tools.tell(events.Held(order.name, what, "socket"))
+            if told.get(order.name) != order.detail:
+                told[order.name] = order.detail
+                tools.tell(events.Held(order.name, what, "socket"))
             return
+        told.pop(order.name, None)
         tools.supervisord.start(order.name)
     except Fault as fault:
         if fault.code in (ALREADY_STARTED, BAD_NAME, SHUTDOWN_STATE):  # somebody was quicker, or has taken it away

@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .kernel import proc
-from .kernel.errors import Gone, KernelError, Refused
+from .kernel.errors import Exhausted, Gone, KernelError, Refused
 from .kernel.sock_diag import Listening, SockDiag
 from .model import Address, Member, Options, State
 from .supervisord.calls import ProcessConfig, ProcessInfo
@@ -44,15 +44,25 @@ class _Known:
     looks: int = 0
 
 
+_TAKEN_DOWN = _Known((), True)
+"""Of a name that an earlier listener took down, until its first process is seen."""
+
+
 class Roster:
     """Reads the roster; remembers what it learned of each (pid, birth). Not thread-safe: it owns a
-    :class:`SockDiag`."""
+    :class:`SockDiag`.
 
-    def __init__(self, diag: SockDiag, groups: Sequence[str] = ()) -> None:
+    ``ours`` are names that an earlier listener has taken down: members also without a process, even where their
+    command does not show that it becomes uvicorn (``sh -c 'exec uvicorn ...'``).
+    """
+
+    def __init__(self, diag: SockDiag, groups: Sequence[str] = (), ours: Iterable[str] = ()) -> None:
         self._diag = diag
         self._groups = frozenset(groups)
         self._known: dict[tuple[int, int], _Known] = {}
-        self._names: dict[str, _Known] = {}  # names that were uvicorn, and how, for the time they have no process
+        # names that were uvicorn, and how, for the time they have no process
+        self._names: dict[str, _Known] = dict.fromkeys(ours, _TAKEN_DOWN)
+        self._seen: dict[str, Member] = {}  # as last shown by the kernel, for a read for which we lack descriptors
         self.unsettled = False  # after a read: somebody's socket is not known yet, so read again soon
 
     def read(self, processes: Sequence[ProcessInfo], configs: Mapping[str, ProcessConfig]) -> tuple[Member, ...]:
@@ -71,6 +81,7 @@ class Roster:
             if member is not None:
                 members.append(member)
         self._known = alive
+        self._seen = {member.name: member for member in members if member.worker is not None}
         names = {info.name for info in processes}
         self._names = {name: known for name, known in self._names.items() if name in names}
         return tuple(members)
@@ -90,6 +101,9 @@ class Roster:
         try:
             born = proc.born(info.pid)
             known = alive[info.pid, born] = self._look_at(info.pid, born, config, survey)
+        except Exhausted:  # our own want of descriptors or memory says nothing of the worker: as it was last seen
+            self.unsettled = True
+            return self._as_last_seen(base, alive) or self._without_process(base, config)
         except KernelError:  # gone in between, or hidden from us: RUNNING and unseen is unknown, never a verdict
             return self._without_process(base, config)
         if not known.is_uvicorn and (info.state is State.STARTING or not known.argv):
@@ -110,14 +124,28 @@ class Roster:
             not_watched=known.not_watched,
         )
 
+    def _as_last_seen(self, base: Member, alive: dict[tuple[int, int], _Known]) -> Member | None:
+        before = self._seen.get(base.name)
+        if before is None or before.born is None or before.pid != base.pid:
+            return None
+        if (known := self._known.get((before.pid, before.born))) is not None:
+            alive[before.pid, before.born] = known
+        return replace(
+            before,
+            state=base.state,
+            start=base.start,
+            stopwaitsecs=base.stopwaitsecs,
+            killasgroup=base.killasgroup,
+        )
+
     def _without_process(self, base: Member, config: ProcessConfig | None) -> Member | None:
         known = self._names.get(base.name)
-        if known is not None:
-            return replace(base, options=known.options, socket=known.socket, not_watched=known.not_watched)
         args = _configured(config)
-        if args is None:
+        if args is not None and (known is None or known is _TAKEN_DOWN):
+            return replace(base, options=options(args, None), not_watched=tree(args, None))
+        if known is None:
             return None
-        return replace(base, options=options(args, None), not_watched=tree(args, None))
+        return replace(base, options=known.options, socket=known.socket, not_watched=known.not_watched)
 
     def _look_at(self, pid: int, born: int, config: ProcessConfig | None, survey: _Survey) -> _Known:
         argv = tuple(proc.cmdline(pid))

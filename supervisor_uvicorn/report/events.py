@@ -173,7 +173,7 @@ class Replaced(Event):
 @dataclass(frozen=True)
 class Told(Event):
     """An event of few words: ``held``, ``suspended``, ``resumed``, ``started``, ``helpers``, ``released``,
-    ``standby``, ``error``."""
+    ``standby``, ``takeover``, ``error``."""
 
     subject: str  # a worker's name, a program, or "" for the listener itself
     what: str
@@ -237,10 +237,24 @@ class Released(Told):
     kind = "released"
 
 
+class TicksAlone(Told):
+    """A worker is watched by its ticks alone, because of how it was set up: no fault."""
+
+    kind = "watching"
+    level = "WARN"
+
+
 class Standby(Told):
     """Another listener acts for this supervisord; or it has ended, and we act."""
 
     kind = "standby"
+    level = "WARN"
+
+
+class Takeover(Told):
+    """Remedies that an earlier listener left unfinished (it was restarted, or died) are finished by this one."""
+
+    kind = "takeover"
     level = "WARN"
 
 

@@ -32,6 +32,19 @@ def test_in_the_middle_of_an_abort(how: str, autorestart: str) -> None:
         finished_once(site, before)
 
 
+@pytest.mark.parametrize("command", ["{uvicorn}", "/bin/sh -c 'exec {uvicorn}'"])
+def test_between_the_end_of_the_worker_and_its_start(command: str) -> None:
+    """Nobody but us starts it again, and the next listener has never seen its process."""
+    with watched(Program(command=command, extra="autorestart=false"), "--silent-after 2 --backoff 0") as site:
+        before = site.pids()
+        site.fault(SICK, "/hang/sleep")
+        wait_for(lambda: site.states()[SICK] == "EXITED", 60, "its end", every_s=0.01)
+        end_listener(site, "kill")
+        finished_once(site, before)
+        assert len(site.events("takeover")) == 1
+        assert site.events("error") == []
+
+
 @pytest.mark.parametrize("how", ["kill", "supervisorctl"])
 @pytest.mark.parametrize("autorestart", ["true", "false"])
 def test_in_the_middle_of_a_drain(how: str, autorestart: str, figures: Callable[..., None]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -238,3 +239,22 @@ def test_what_dead_supervisords_left_is_removed(directory: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_without_any_temporary_directory_they_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only container: tempfile itself raises."""
+
+    def none_usable() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_usable)
+    intentions = Intentions.of_supervisord(os.getpid(), proc.born(os.getpid()))
+    assert intentions.load() == {}
+    assert "No usable temporary directory" in intentions.trouble
+    assert "TMPDIR" in intentions.trouble
+    intentions.put(ONE)
+    intentions.mark_signalled(ONE.worker)
+    assert intentions.load()[ONE.name].signalled
+    intentions.keep_only({})
+    assert intentions.load() == {}
+    assert intentions.trouble

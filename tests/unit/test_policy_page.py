@@ -33,7 +33,8 @@ def test_every_brake_stands_in_the_table() -> None:
 
 def test_the_figures_of_the_text_are_those_of_the_code() -> None:
     text = policy.__doc__ or ""
-    assert f"{policy.CALLED_OFF_S:g} s after the remedy was called off" in text
+    longest_s = policy.CALLED_OFF_LONGEST_S
+    assert f"{policy.CALLED_OFF_S:g} s after the remedy was called off, doubling to {longest_s:g} s" in text
     assert f"start_timeout + {policy.TRIAL_FIRST_S:g} s" in text
     assert f"EXITED for {reconcile.RESPAWN_S:g} s" in (reconcile.__doc__ or "")
     assert f"the old pid, {reconcile.DOUBT_S:g} s after" in (reconcile.__doc__ or "")

@@ -11,7 +11,9 @@ from unit.histories import FOREVER, World
 from supervisor_uvicorn.ledger import GaveBack, Ledger, Ours, Outcome, Reason, Remedy, Replaced, Result
 from supervisor_uvicorn.model import Answer, State, Verdict, WorkerId
 from supervisor_uvicorn.policy import adopt
+from supervisor_uvicorn.reconcile import hear
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
+from supervisor_uvicorn.verdict import Ages
 
 FREE = Settings(backoff=Backoff(0, 0), budget=Budget(1000))
 
@@ -30,6 +32,39 @@ def test_a_remedy_that_was_called_off_costs_nothing_and_is_tried_again() -> None
     assert world.restarted_at()[1] - world.restarted_at()[0] >= 5
     world.run(10)
     assert world.serving() == [0, 1]
+
+
+def test_what_calls_a_remedy_off_each_time_is_told_once_and_tried_ever_more_seldom() -> None:
+    """A stranger on the socket for hours: each try scans all processes and writes to the disk twice."""
+    world = World(2)
+    world.sims[0].result = Result.CALLED_OFF
+    world.hang(0)
+    world.run_until(lambda: world.restarts, 40)
+    world.run(400)
+    at = world.restarted_at()
+    between = [later - earlier for earlier, later in itertools.pairwise(at)]
+    for found_s, wait_s in zip(between, [5, 10, 20, 40, 60, 60, 60], strict=False):
+        assert wait_s <= found_s < wait_s + 3, between
+    assert len(between) >= 7
+    assert world.held() == [("web:web-0", "socket")]
+
+
+def test_a_new_pid_and_a_new_brake_begin_anew() -> None:
+    world = World(2, FREE)
+    world.sims[0].result = Result.CALLED_OFF
+    world.hang(0)
+    world.run_until(lambda: len(world.restarts) == 4, 200)
+    world.run(1)
+    entry = world.ledger.programs["web"].called_off["web:web-0"]
+    assert (entry.brake, entry.repeats) == ("socket", 3)
+    other = Outcome(entry.worker, Result.CALLED_OFF, "supervisord", "no answer")
+    mine = Ours(entry.worker, world.now, Reason.SILENT, Remedy.ABORT)
+    program = replace(world.ledger.programs["web"], ours={"web:web-0": mine})
+    changed = hear(program, [other], Ages(world.now, ())).called_off["web:web-0"]
+    assert (changed.brake, changed.repeats) == ("supervisord", 0)
+    world.dies(world.sims[0])
+    world.run(3)
+    assert world.ledger.programs["web"].called_off == {}
 
 
 def test_a_canary_that_was_called_off_gives_its_turn_back() -> None:

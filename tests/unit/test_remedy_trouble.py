@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -287,7 +289,7 @@ def test_the_socket_is_looked_after_before_kill_as_well(
 def test_only_what_is_down_by_itself_is_started(site_of: Callable[[str], Site], state: State, started: bool) -> None:
     site = site_of("")
     site.state = state
-    remedy.start(Start(NAME, "EXITED since we ended it"), site.member, site.tools)
+    remedy.start(Start(NAME, "EXITED since we ended it"), site.member, site.tools, {})
     assert ("start" in site.calls) is started
     assert site.kinds() == (["started"] if started else [])
 
@@ -297,7 +299,7 @@ def test_somebody_who_was_quicker_is_no_error(site_of: Callable[[str], Site], co
     site = site_of("")
     site.state = State.EXITED
     site.faults["start"] = [Fault(code, "?")]
-    remedy.start(Start(NAME, ""), site.member, site.tools)
+    remedy.start(Start(NAME, ""), site.member, site.tools, {})
     assert site.told == []
 
 
@@ -306,6 +308,26 @@ def test_a_start_that_fails_is_said(site_of: Callable[[str], Site], error: Any) 
     site = site_of("")
     site.state = State.EXITED
     site.faults["start"] = [error]
-    remedy.start(Start(NAME, ""), site.member, site.tools)
+    remedy.start(Start(NAME, ""), site.member, site.tools, {})
     assert site.kinds() == ["error"]
     assert site.calls.count("start") == 1
+
+
+def test_a_start_that_a_socket_holds_is_said_once_per_change(site_of: Callable[[str], Site]) -> None:
+    site = as_last_of_tcp(site_of(""))
+    site.state = State.EXITED
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        address = Address("tcp", "127.0.0.1", stranger.getsockname()[1])
+        down = replace(site.member, pid=0, born=None, socket=address)
+        told: dict[str, str] = {}
+        for _ in range(3):
+            remedy.start(Start(NAME, "EXITED since we ended pid 1"), down, site.tools, told)
+        assert site.kinds() == ["held"]
+        remedy.start(Start(NAME, "EXITED since we ended pid 2"), down, site.tools, told)
+        assert site.kinds() == ["held", "held"], "another process of the name is another story"
+        assert "start" not in site.calls
+    remedy.start(Start(NAME, "EXITED since we ended pid 2"), down, site.tools, told)
+    assert site.kinds() == ["held", "held", "started"]
+    assert told == {}

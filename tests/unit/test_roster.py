@@ -269,3 +269,46 @@ def test_between_fork_and_exec_a_name_is_still_a_worker(machine: Machine) -> Non
     machine.add(200, ["python", "supervisord", "-n"], watches=False)
     (member,) = roster.read([info(pid=200, state=State.STARTING)], {})
     assert (member.name, member.state, member.worker) == ("web:web-0", State.STARTING, None)
+
+
+SHELL = "/bin/sh -c 'exec uvicorn --fd 0 app:app'"
+
+
+@pytest.mark.parametrize("state", [State.EXITED, State.FATAL, State.BACKOFF, State.STOPPED])
+def test_what_an_earlier_listener_took_down_is_a_member_whatever_its_command(machine: Machine, state: State) -> None:
+    roster = Roster(SockDiag(), ours=["web:web-0"])
+    for _ in range(3):
+        (member,) = roster.read([info(pid=0, state=state), info("web:web-1", 0, state)], config(SHELL))
+        assert (member.name, member.state, member.not_watched) == ("web:web-0", state, "")
+    machine.add(100, ["sh", "-c", "exec uvicorn --fd 0 app:app"], watches=False)
+    (member,) = roster.read([info(state=State.STARTING)], config(SHELL))
+    assert (member.pid, member.worker) == (100, None)
+    machine.add(100, UVICORN)
+    assert roster.read([info()], config(SHELL))[0].socket == AT
+    assert roster.read([info(pid=0, state=state)], config(SHELL))[0].socket == AT, "as it was seen by then"
+
+
+def test_a_command_that_shows_its_options_is_believed_before_a_bare_name(machine: Machine) -> None:
+    command = config("uvicorn --fd 0 --limit-concurrency 5 app:app")
+    (member,) = Roster(SockDiag(), ours=["web:web-0"]).read([info(pid=0, state=State.EXITED)], command)
+    assert (member.options.fd, member.options.limit_concurrency) == (0, 5)
+
+
+@pytest.mark.parametrize("what", ["born", "cmdline"])
+def test_our_own_want_of_descriptors_is_no_news_of_a_worker(machine: Machine, what: str) -> None:
+    machine.add(100, UVICORN)
+    roster = Roster(SockDiag())
+    (before,) = roster.read([info()], {})
+    machine.error[what] = Exhausted("/proc/100/stat: Too many open files")
+    for _ in range(3):
+        (member,) = roster.read([info()], {})
+        assert member == before
+    assert roster.unsettled, "asked again soon"
+    (stopping,) = roster.read([info(state=State.STOPPING)], {})
+    assert (stopping.state, stopping.worker) == (State.STOPPING, before.worker)
+    (member,) = roster.read([info(pid=200)], {})
+    assert member.worker is None, "another pid is not the one that was seen"
+    machine.error.clear()
+    reads = machine.reads
+    assert roster.read([info()], {})[0].socket == AT
+    assert machine.reads > reads, "in between it had another pid"
