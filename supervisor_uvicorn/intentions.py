@@ -15,13 +15,13 @@ import stat
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .kernel import proc
 from .kernel.errors import Gone, KernelError
-from .ledger import Reason, Remedy
-from .model import WorkerId
+from .ledger import Reason, Remedy, Restart
+from .model import Address, Member, WorkerId
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class Intention:
     remedy: str
     detail: str = ""
     signalled: bool = False  # a signal of the remedy has been sent: it is finished, not judged anew
+    fd: int | None = None  # its --fd and its listening socket: before it is started again, the socket must be free
+    socket: Address | None = None
+
+    @classmethod
+    def of(cls, order: Restart, member: Member) -> Intention:
+        """What is to be written down before ``order`` is carried out on ``member``."""
+        worker, reason, remedy = order.worker, order.reason.value, order.remedy.value
+        fd, socket = member.options.fd, member.socket
+        return cls(worker.name, worker.pid, worker.born, reason, remedy, order.detail, fd=fd, socket=socket)
 
     @property
     def worker(self) -> WorkerId:
@@ -114,7 +123,7 @@ class Intentions:
         with self._lock:
             entry = self._entries.get(worker.name)
             if entry is not None and entry.worker == worker and not entry.signalled:
-                self._entries[worker.name] = Intention(**{**asdict(entry), "signalled": True})
+                self._entries[worker.name] = replace(entry, signalled=True)
                 self._write()
 
     def _write(self) -> None:
@@ -162,7 +171,23 @@ def _intention(entry: object) -> Intention:
         raise ValueError(f"an intention without pid or born: {entry!r:.200}")
     Reason(texts["reason"])
     Remedy(texts["remedy"])
-    return Intention(**numbers, **texts, signalled=entry.get("signalled") is True)  # type: ignore[arg-type]
+    fd, socket = entry.get("fd"), _address(entry.get("socket"))
+    return Intention(
+        **numbers,  # type: ignore[arg-type]
+        **texts,
+        signalled=entry.get("signalled") is True,
+        fd=fd if isinstance(fd, int) else None,
+        socket=socket,
+    )
+
+
+def _address(entry: object) -> Address | None:
+    if not isinstance(entry, dict):
+        return None
+    family, host, port, path = (entry.get(key) for key in ("family", "host", "port", "path"))
+    if isinstance(family, str) and isinstance(host, str) and isinstance(port, int) and isinstance(path, str):
+        return Address(family, host, port, path)
+    return None
 
 
 def _boot() -> str:

@@ -243,7 +243,7 @@ class Listener:
 
     def _read_rosters(self) -> None:
         board = self._board
-        roster = Roster(SockDiag(), self._settings.groups, ours=self._intentions.load())
+        roster = Roster(SockDiag(), self._settings.groups, self._intentions.load().values())
         rpc = Rpc.from_environment(self._env)
         supervisord = Supervisord(rpc)
         configs: Mapping[str, ProcessConfig] = {}
@@ -292,11 +292,8 @@ class Listener:
         self._orders.put(lambda: self._begin(order, member, settings))
 
     def _begin(self, order: Restart, member: Member, settings: Settings, finish: bool = False) -> None:
-        worker = order.worker
         if not finish:
-            self._intentions.put(
-                Intention(worker.name, worker.pid, worker.born, order.reason.value, order.remedy.value, order.detail)
-            )
+            self._intentions.put(Intention.of(order, member))
         self._tell_of_intentions("cannot be written")
         steps = remedy.carry_out(order, member, settings, self._tools(), finish=finish)
         self._remedies.append((self._clock(), steps))

@@ -17,6 +17,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from .intentions import Intention
 from .kernel import proc
 from .kernel.errors import Exhausted, Gone, KernelError, Refused
 from .kernel.sock_diag import Listening, SockDiag
@@ -44,24 +45,20 @@ class _Known:
     looks: int = 0
 
 
-_TAKEN_DOWN = _Known((), True)
-"""Of a name that an earlier listener took down, until its first process is seen."""
-
-
 class Roster:
     """Reads the roster; remembers what it learned of each (pid, birth). Not thread-safe: it owns a
     :class:`SockDiag`.
 
-    ``ours`` are names that an earlier listener has taken down: members also without a process, even where their
-    command does not show that it becomes uvicorn (``sh -c 'exec uvicorn ...'``).
+    ``ours`` is what an earlier listener has taken down: members also without a process, even where their command does
+    not show that it becomes uvicorn (``sh -c 'exec uvicorn ...'``).
     """
 
-    def __init__(self, diag: SockDiag, groups: Sequence[str] = (), ours: Iterable[str] = ()) -> None:
+    def __init__(self, diag: SockDiag, groups: Sequence[str] = (), ours: Iterable[Intention] = ()) -> None:
         self._diag = diag
         self._groups = frozenset(groups)
         self._known: dict[tuple[int, int], _Known] = {}
         # names that were uvicorn, and how, for the time they have no process
-        self._names: dict[str, _Known] = dict.fromkeys(ours, _TAKEN_DOWN)
+        self._names: dict[str, _Known] = {mine.name: _taken_down(mine) for mine in ours}
         self._seen: dict[str, Member] = {}  # as last shown by the kernel, for a read for which we lack descriptors
         self.unsettled = False  # after a read: somebody's socket is not known yet, so read again soon
 
@@ -141,8 +138,9 @@ class Roster:
     def _without_process(self, base: Member, config: ProcessConfig | None) -> Member | None:
         known = self._names.get(base.name)
         args = _configured(config)
-        if args is not None and (known is None or known is _TAKEN_DOWN):
-            return replace(base, options=options(args, None), not_watched=tree(args, None))
+        if args is not None and (known is None or not known.argv):
+            socket = known.socket if known else None
+            return replace(base, options=options(args, None), socket=socket, not_watched=tree(args, None))
         if known is None:
             return None
         return replace(base, options=known.options, socket=known.socket, not_watched=known.not_watched)
@@ -185,6 +183,11 @@ class Roster:
         environ = _environ(pid)
         why = tree(args, environ)
         return _Known(argv, True, options(args, environ), wanted(args, environ), not_watched=why, settled=bool(why))
+
+
+def _taken_down(intention: Intention) -> _Known:
+    """All that is known of a name that an earlier listener took down, until its first process is seen."""
+    return _Known((), True, Options(fd=intention.fd), socket=intention.socket)
 
 
 def _configured(config: ProcessConfig | None) -> Sequence[str] | None:

@@ -16,9 +16,11 @@ from harness.interpreter import ROOT
 
 from supervisor_uvicorn.intentions import Intention, Intentions
 from supervisor_uvicorn.kernel import proc
-from supervisor_uvicorn.model import WorkerId
+from supervisor_uvicorn.ledger import Reason, Remedy, Restart
+from supervisor_uvicorn.model import Address, Member, Options, State, WorkerId
 
 ONE = Intention("web:web-0", 4711, 99, "silent", "abort", "for 2 s")
+AT = Intention("web:web-2", 1, 2, "silent", "abort", fd=0, socket=Address("tcp6", "::1", 8000))
 TWO = Intention("web:web-1", 4712, 98, "failing", "drain")
 
 
@@ -29,6 +31,21 @@ def directory(tmp_path: Path) -> Path:
 
 def of_ourselves(directory: Path) -> Intentions:
     return Intentions.of_supervisord(os.getpid(), proc.born(os.getpid()), directory)
+
+
+def test_the_socket_is_remembered(directory: Path) -> None:
+    first = of_ourselves(directory)
+    order = Restart(AT.worker, Remedy.ABORT, Reason.SILENT, "")
+    member = Member(AT.name, State.RUNNING, AT.pid, AT.born, socket=AT.socket, options=Options(fd=0))
+    assert Intention.of(order, member) == AT
+    first.put(AT)
+    first.mark_signalled(AT.worker)
+    found = of_ourselves(directory).load()[AT.name]
+    assert (found.fd, found.socket, found.signalled) == (0, AT.socket, True)
+    for odd in ({}, "tcp://", {"family": "tcp", "host": 1, "port": 2, "path": ""}, None):
+        the_file(directory).write_text(json.dumps([{**AT.__dict__, "socket": odd, "fd": "0"}]))
+        found = of_ourselves(directory).load()[AT.name]
+        assert (found.fd, found.socket) == (None, None)
 
 
 def the_file(directory: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from supervisor_uvicorn.intentions import Intention
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import Exhausted, Gone, KernelError, Refused, Unavailable
 from supervisor_uvicorn.kernel.sock_diag import Listening, SockDiag
@@ -271,15 +272,17 @@ def test_between_fork_and_exec_a_name_is_still_a_worker(machine: Machine) -> Non
     assert (member.name, member.state, member.worker) == ("web:web-0", State.STARTING, None)
 
 
+TAKEN_DOWN = Intention("web:web-0", 99, 1, "silent", "abort", signalled=True, fd=0, socket=AT)
 SHELL = "/bin/sh -c 'exec uvicorn --fd 0 app:app'"
 
 
 @pytest.mark.parametrize("state", [State.EXITED, State.FATAL, State.BACKOFF, State.STOPPED])
 def test_what_an_earlier_listener_took_down_is_a_member_whatever_its_command(machine: Machine, state: State) -> None:
-    roster = Roster(SockDiag(), ours=["web:web-0"])
+    roster = Roster(SockDiag(), ours=[TAKEN_DOWN])
     for _ in range(3):
         (member,) = roster.read([info(pid=0, state=state), info("web:web-1", 0, state)], config(SHELL))
         assert (member.name, member.state, member.not_watched) == ("web:web-0", state, "")
+        assert (member.options.fd, member.socket) == (0, AT), "before it is started its socket must be free"
     machine.add(100, ["sh", "-c", "exec uvicorn --fd 0 app:app"], watches=False)
     (member,) = roster.read([info(state=State.STARTING)], config(SHELL))
     assert (member.pid, member.worker) == (100, None)
@@ -290,8 +293,8 @@ def test_what_an_earlier_listener_took_down_is_a_member_whatever_its_command(mac
 
 def test_a_command_that_shows_its_options_is_believed_before_a_bare_name(machine: Machine) -> None:
     command = config("uvicorn --fd 0 --limit-concurrency 5 app:app")
-    (member,) = Roster(SockDiag(), ours=["web:web-0"]).read([info(pid=0, state=State.EXITED)], command)
-    assert (member.options.fd, member.options.limit_concurrency) == (0, 5)
+    (member,) = Roster(SockDiag(), ours=[TAKEN_DOWN]).read([info(pid=0, state=State.EXITED)], command)
+    assert (member.options.fd, member.options.limit_concurrency, member.socket) == (0, 5, AT)
 
 
 @pytest.mark.parametrize("what", ["born", "cmdline"])
