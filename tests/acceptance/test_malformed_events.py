@@ -13,10 +13,14 @@ from harness import interpreter, processes
 from harness.supervisord import Program, Supervisord
 from harness.waiting import wait_for
 
+from supervisor_uvicorn.supervisord.protocol import EventReader
+
 pytestmark = pytest.mark.acceptance
 
 EVENTS = 10_000
 WARM_UP = 1_000
+GOOD = 5
+END = b"\n" * 200
 GROWTH_BYTES = 2 * 1024 * 1024
 
 
@@ -55,6 +59,10 @@ def malformed(chance: random.Random) -> bytes:
     return b" ".join(fields) + b"\n" + payload
 
 
+def answered(said: list[bytes]) -> int:
+    return b"".join(said).count(b"RESULT 2\nOK")
+
+
 def test_ten_thousand(figures: Callable[..., None]) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
@@ -76,17 +84,28 @@ def test_ten_thousand(figures: Callable[..., None]) -> None:
         try:
             wait_for(lambda: b"".join(said) == b"READY\n", 30, "READY")
             resident = 0
+            due = well_formed = 0
+            reader_of_ours = EventReader()
             for number in range(EVENTS):
-                listener.stdin.write(malformed(chance))
+                sent = malformed(chance)
+                due += len(reader_of_ours.feed(sent))
+                well_formed += b"len:" in sent and not sent.startswith((b"len:-5", b"len:abc"))
+                listener.stdin.write(sent)
                 listener.stdin.flush()
                 if number == WARM_UP:
                     resident = processes.resident_bytes(listener.pid)
-            seen = len(said)
-            # A newline ends whatever header was left open; then one good event must still be answered.
-            good = b"ver:3.0 server:s serial:900001 pool:p poolserial:1 eventname:TICK_5 len:6\nwhen:1"
-            listener.stdin.write(b"\n" + good)
+            # Line breaks end whatever header or payload was left open; then each good event is answered, once.
+            listener.stdin.write(END)
             listener.stdin.flush()
-            wait_for(lambda: len(said) > seen or b"".join(said).endswith(b"OKREADY\n"), 30, "an answer")
+            due += len(reader_of_ours.feed(END))
+            wait_for(lambda: answered(said) >= due, 60, "the answers to what were events after all")
+            assert answered(said) == due
+            for number in range(GOOD):
+                serial = 900_000 + number
+                good = b"ver:3.0 server:s serial:%d pool:p poolserial:1 eventname:TICK_5 len:6\nwhen:1" % serial
+                listener.stdin.write(good)
+                listener.stdin.flush()
+                wait_for(lambda sent=number + 1: answered(said) >= due + sent, 30, "the answer to a good event")
             grown = processes.resident_bytes(listener.pid) - resident
             listener.stdin.close()
             assert listener.wait(30) == 0, "exit code at the end of input"
@@ -97,5 +116,7 @@ def test_ten_thousand(figures: Callable[..., None]) -> None:
             listener.stdout.close()
         output = b"".join(said)
         assert re.fullmatch(rb"READY\n(RESULT 2\nOKREADY\n)*", output), output[:200]
+        assert answered(said) == due + GOOD
+        assert abs(due - well_formed) < EVENTS / 100, "noise may make or break an event now and then"
         figures(events=EVENTS, seed=seed, answered=output.count(b"RESULT"), grown_bytes=grown)
         assert grown <= GROWTH_BYTES
