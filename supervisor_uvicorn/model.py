@@ -143,6 +143,7 @@ class Evidence:
 
     worker: WorkerId
     serving: bool | None = None  # the listening socket is among what its epoll watches
+    hidden: bool = False  # its descriptors are closed to us, so that its ticks alone may show that it serves
     pinnable: bool = True  # False: ticks alone speak for it (--limit-concurrency, no right, no sock_diag)
     pinned: bool = False
     unread_since: float | None = None  # monotonic: when the oldest unread pulse was sent; None: all read, or no pin

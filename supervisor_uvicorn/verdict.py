@@ -210,7 +210,7 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
     if seen.http is not None:
         past = _remember_answer(past, seen.http, ages)
     serving = seen.serving
-    if serving is None and past.served_since is None and past.rhythm_looks >= RHYTHM_LOOKS:
+    if seen.hidden and serving is None and past.served_since is None and past.rhythm_looks >= RHYTHM_LOOKS:
         serving = True  # its descriptors are closed to us, but it wakes as uvicorn's loop does
     if seen.pinned and seen.unread_since is None:
         serving = True if serving is None else serving  # it has accepted and read: it was serving

@@ -28,13 +28,23 @@ from .ledger import (
 from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
 from .policy import decide
 from .probe.pins import Pins
-from .probe.target import Request, Sight, Target
+from .probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Request, Sight, Target
 from .report import events
 from .settings import ListenSettings, Settings
 from .verdict import Ages, Past, newly
 
+LINGERING_S = 10.0
+LOOKS_BEFORE_SLIPS = 3
+"""TICKs: what starts slowly, or begins as a wrapper, is no slip of the pen."""
+
 LOOKS_A_SILENCE = 4
 """While a pulse is unread the next look comes after a quarter of silent_after at the latest (design, section 3)."""
+
+
+_BY_CHOICE = {
+    LIMIT_CONCURRENCY: "--limit-concurrency below 20 leaves no room for a connection of ours; path is not asked there",
+    HEAD_LIMIT: "--h11-max-incomplete-event-size leaves no room for a head that grows; path is not asked there",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,9 @@ class Watch:
     _said: dict[str, object] = field(default_factory=dict)
     _pinned: set[WorkerId] = field(default_factory=set)
     _unpinnable: dict[WorkerId, str] = field(default_factory=dict)
+    _lingering: set[WorkerId] = field(default_factory=set)  # unknown for so long that it was told
+    _hidden: set[WorkerId] = field(default_factory=set)  # whose descriptors we may not read
+    _full_looks: int = 0
 
     def look(
         self,
@@ -71,13 +84,13 @@ class Watch:
         watched = [member for member in snapshot.members if not member.not_watched]
         told = self._tell_roster(snapshot.members)
         if full:
-            told += self._tell_sections(snapshot.members)
+            told += self._tell_slips(snapshot.members)
         evidence, troubles = self._evidence(watched, full)
         told += troubles
         before = self.ledger
         look = Look(snapshot.members, evidence, snapshot.at, due_s, tuple(outcomes), paused, snapshot.shutting_down)
         self.ledger, decision = decide(before, now, look, self.settings.of)
-        told += self._tell_verdicts(before)
+        told += self._tell_verdicts(before) + self._tell_lingering(now)
         told += [event for note in decision.notes for event in _events(note)]
         return decision, told
 
@@ -106,6 +119,7 @@ class Watch:
             member.worker: member for member in members if member.state is State.RUNNING and member.worker is not None
         }
         self._unpinnable = {worker: why for worker, why in self._unpinnable.items() if worker in running}
+        self._hidden &= running.keys()
         targets = []
         for worker, member in running.items():
             past = self._past(member)
@@ -145,9 +159,11 @@ class Watch:
         state, tracer = _state(worker)
         if state in ("Z", "X"):
             return Evidence(worker, process_state=state)
+        serving = None if known_to_serve else self._serving(worker, member)
         return Evidence(
             worker,
-            serving=None if known_to_serve else self._serving(worker, member),
+            serving=serving,
+            hidden=worker in self._hidden,
             pinnable=member.socket is not None and worker not in self._unpinnable,
             pinned=sight.pinned,
             unread_since=sight.unread_since,
@@ -161,14 +177,22 @@ class Watch:
 
     def _serving(self, worker: WorkerId, member: Member) -> bool | None:
         try:
-            watched = proc.epoll_watched_inodes(worker.pid)
+            links = proc.descriptors(worker.pid)
+            watched = proc.epoll_watched_inodes(worker.pid, links)
         except Refused as refused:
-            if worker not in self._unpinnable:
+            if worker not in self._hidden:
+                self._hidden.add(worker)
                 self._unpinnable[worker] = str(why_unreadable(worker.pid) or refused)
             return None
         except KernelError:
             return None
+        if not any(proc.is_epoll(link) for link in links.values()) and self._has_rhythm(member):
+            return None  # a loop of another kind (select, poll), whose sockets no file shows
         return member.socket_inode in watched if member.socket_inode is not None else False
+
+    def _has_rhythm(self, member: Member) -> bool:
+        past = self._past(member)
+        return past is not None and past.worker == member.worker and past.rhythm_looks > 0
 
     # -- what is told -----------------------------------------------------------------------------------------------
 
@@ -183,6 +207,8 @@ class Watch:
         self._said[f"trouble {member.name}"] = why
         if not why:
             return []
+        if why in _BY_CHOICE:
+            return [events.TicksAlone(member.name, f"is watched by its ticks alone: {_BY_CHOICE[why]}", why, worker)]
         return [events.Error(member.name, f"is watched by its ticks alone: {why}", reason="not pinned", worker=worker)]
 
     def _tell_roster(self, members: tuple[Member, ...]) -> list[events.Event]:
@@ -206,10 +232,23 @@ class Watch:
                 told.append(events.Watching(group, known[1], known[0]))
         return told
 
-    def _tell_sections(self, members: tuple[Member, ...]) -> list[events.Event]:
-        """A section for a program that is not there is a slip of the pen: said once."""
+    def _tell_slips(self, members: tuple[Member, ...]) -> list[events.Event]:
+        """What is written for a program that is not there is a slip of the pen, and so is a site without any."""
         programs = sorted({member.group for member in members})
         told: list[events.Event] = []
+        self._full_looks += 1
+        if self._full_looks < LOOKS_BEFORE_SLIPS:
+            return told
+        missing = sorted(set(self.settings.groups) - set(programs))
+        nobody = f"--group names {', '.join(missing)}, and there is no uvicorn worker in it" if missing else ""
+        if not programs and not missing:
+            nobody = (
+                "no uvicorn worker found among supervisord's processes: a worker is one whose command is uvicorn, "
+                "python -m uvicorn or supervisor-uvicorn serve; a program that calls uvicorn.run() is not recognised"
+            )
+        if self._said.get("nobody", "") != nobody:
+            self._said["nobody"] = nobody
+            told += [events.Error("", nobody, reason="nobody")] if nobody else []
         for group in sorted(self.settings.by_group.keys() - set(programs)):
             if self._said.setdefault(f"section {group}", "") == "":
                 self._said[f"section {group}"] = "told"
@@ -232,6 +271,23 @@ class Watch:
                         past.name, past.worker, past.verdict, past.reason, was.verdict if was else None
                     )
                 )
+        return told
+
+    def _tell_lingering(self, now: float) -> list[events.Event]:
+        """Whoever stays unknown is reported too, once: nothing will be done about it."""
+        ages = Ages(now, self.ledger.gaps)
+        told: list[events.Event] = []
+        unknown: set[WorkerId] = set()
+        for group, program in self.ledger.programs.items():
+            limit_s = max(LINGERING_S, self.settings.of(group).silent_after_s)
+            for past in program.workers.values():
+                if past.worker is None or past.verdict is not Verdict.UNKNOWN or past.state is not State.RUNNING:
+                    continue
+                unknown.add(past.worker)
+                if past.worker not in self._lingering and ages.of(past.since) >= limit_s:
+                    self._lingering.add(past.worker)
+                    told.append(events.VerdictChanged(past.name, past.worker, past.verdict, past.reason, past.verdict))
+        self._lingering &= unknown
         return told
 
 

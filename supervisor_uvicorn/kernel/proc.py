@@ -201,13 +201,18 @@ def processes_holding(inode: int, among: Iterable[int]) -> list[int]:
     return holding
 
 
+def is_epoll(link: str) -> bool:
+    """Whether a descriptor that points to ``link`` is an epoll instance."""
+    return link == _EVENTPOLL
+
+
 def epoll_watched_inodes(pid: int, links: Mapping[int, str] | None = None) -> frozenset[int]:
     """Inodes of all sockets that the process' event loops watch. ``links``: its :func:`descriptors` of just now."""
 
     def read() -> frozenset[int]:
         watched: set[int] = set()
         for fd, link in (descriptors(pid) if links is None else links).items():
-            if link == _EVENTPOLL:
+            if is_epoll(link):
                 try:
                     watched |= _watched(_read(f"/proc/{pid}/fdinfo/{fd}"), _sockfs_device())
                 except Gone:

@@ -41,8 +41,14 @@ class HttpProbe:
         self.outcome = HttpOutcome(Answer.UNASKED, "no thread of ours was free")
         self.keep = False  # the connection is good for the next head, whose beginning went out at `next_head_at`
         self.next_head_at = 0.0
+        self.late = False  # it was read, and its answer had not even begun at the deadline
         self.unread = False  # the worker has not read the head: it stays a pulse, sent at `head_sent_at`
         self.done = threading.Event()
+
+    @property
+    def abandoned(self) -> bool:
+        """Its connection is closed already, or will be."""
+        return self._cancelled
 
     def revoke(self) -> bool:
         """Take it back; True: it had not begun and never will, so the connection is as it was."""
@@ -96,6 +102,7 @@ class HttpProbe:
             self.outcome = HttpOutcome(Answer.UNASKED, "the request was not read", None, seconds)
         else:
             answer, reason = self._judge(received, deadline)
+            self.late = deadline.timed_out and not deadline.received_bytes
             self.outcome = HttpOutcome(answer, reason, received.status, seconds, received.body[:_KEPT_BYTES])
             if received.complete and received.keep_alive:
                 self._begin_next_head()

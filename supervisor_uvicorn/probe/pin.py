@@ -1,9 +1,12 @@
 """One pinned connection: what has been sent on it, since when that is unread, and whether it is still that worker's.
 
-Three phases. PULSE: a byte more whenever everything was read. ASKING: an HTTP probe runs on it in another thread; no
-pulse is sent (h11 stops reading behind a request, so that it would look silent), and only the head speaks for the loop.
-UNREAD: the probe's deadline has passed and its head is still unread; it is a pulse like any other, but when it is read
-at last the connection is of no more use.
+Four phases. PULSE: a byte more whenever everything was read. ASKING: an HTTP probe runs on it in another thread; no
+pulse is sent (h11 stops reading behind a request, so that it would look silent), and only the head speaks for the
+loop. UNREAD: the probe's deadline has passed and its head is still unread; it is a pulse like any other, but when it
+is read at last the connection is of no more use. SETTLING: an answer has come whole, and the next head was begun at
+once; but an application may go on behind its answer (clean-up, a task in the background), and h11 reads nothing
+meanwhile. So this head says nothing until it has been read twice; where that takes long, the connection is given up
+and pinned anew.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from supervisor_uvicorn.probe.target import Request, Target
 _FIRST_RECHECK_S = 0.001
 _RECHECK_GROWTH = 1.25  # so lag is measured to within a quarter of itself
 _HANDSHAKE_S = 10.0
+_SETTLE_S = 1.0
+_READS_TO_SETTLE = 2  # h11 reads once behind an unfinished request, and only then pauses (uvicorn, h11_impl.py)
 _RENEW_HELLO_S = 50.0  # asyncio and uvloop close an unfinished handshake after 60 s (ssl_handshake_timeout)
 
 
@@ -28,6 +33,7 @@ class Phase(enum.Enum):
     PULSE = "pulse"
     ASKING = "asking"
     UNREAD = "unread"
+    SETTLING = "settling"
 
 
 class Pin:
@@ -45,6 +51,8 @@ class Pin:
         self.is_due = False  # a TICK wanted an HTTP probe
         self.lost = ""  # why it is of no use any more
         self.lost_by_worker = False  # and not by a decision of ours
+        self.answered = False  # an answer came on it, so that its end is no sign of trouble
+        self.unanswered_since: float | None = None  # lost with a request that was read, and not answered in time
         self._recheck_s = _FIRST_RECHECK_S
         self._link = link
         self._inode = inode
@@ -55,6 +63,7 @@ class Pin:
         self._head_bytes = 0  # of the unfinished head; 0: it has not begun
         self._probe: HttpProbe | None = None
         self._head_was_read = False
+        self._reads_to_settle = 0
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -91,6 +100,12 @@ class Pin:
             self._lose_to_worker("the worker's end is gone")
         elif self.phase is Phase.UNREAD and self.unread_since is None:
             self.lost = "its request was read after its deadline"
+        elif self.phase is Phase.SETTLING and self.unread_since is None:
+            self._reads_to_settle -= 1
+            if not self._reads_to_settle:
+                self.phase = Phase.PULSE
+        elif self.phase is Phase.SETTLING and self._clock() - self.unread_since > _SETTLE_S:
+            self.lost = "the application goes on behind its answer"
 
     def _check_head_of_probe(self) -> None:
         probe = self._probe
@@ -111,7 +126,8 @@ class Pin:
             if far_end is None or not far_end.established or far_end.inode != self._inode:
                 return False
             unread_bytes = far_end.unread_bytes
-        self.lag_s = self._clock() - sent_at
+        if self.phase is not Phase.SETTLING:
+            self.lag_s = self._clock() - sent_at
         self.unread_since = sent_at if unread_bytes else None
         return True
 
@@ -129,6 +145,11 @@ class Pin:
     def _lose_to_worker(self, reason: str) -> None:
         if reason:
             self.lost, self.lost_by_worker = reason, True
+
+    @property
+    def late_since(self) -> float | None:
+        """Since when something is unread that speaks for the loop."""
+        return None if self.phase is Phase.SETTLING else self.unread_since
 
     @property
     def wants_recheck(self) -> bool:
@@ -163,7 +184,9 @@ class Pin:
 
     def pulse(self) -> None:
         """Send the next byte of the head, if everything was read and it is not full."""
-        if self.lost or self.phase is not Phase.PULSE or self.unread_since is not None or self.full:
+        if self.phase not in (Phase.PULSE, Phase.SETTLING):
+            return
+        if self.lost or self.unread_since is not None or self.full:
             return
         if not self._link.open_for_bytes:
             return
@@ -214,8 +237,9 @@ class Pin:
             self.phase, self._probe = Phase.PULSE, None  # no thread took it: the pulse goes on
             return probe.outcome
         self._probe = None
+        self.answered = probe.outcome.status is not None
         if probe.keep:
-            self.phase = Phase.PULSE
+            self.phase, self._reads_to_settle = Phase.SETTLING, _READS_TO_SETTLE
             self._head_bytes = len(self.target.head_start)
             self._was_sent(probe.next_head_at)
         elif probe.unread and probe.head_sent_at is not None:
@@ -223,7 +247,14 @@ class Pin:
             self.unread_since = probe.head_sent_at
         else:
             self.lost = "its request is over"
+            if probe.late and not probe.abandoned:
+                self.unanswered_since = probe.asked_at
         return probe.outcome
+
+    @property
+    def link(self) -> Link:
+        """The connection, for whoever goes on with it when the pin is lost."""
+        return self._link
 
     def close(self) -> None:
         if self._probe is not None:

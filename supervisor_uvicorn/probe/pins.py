@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from supervisor_uvicorn.kernel.errors import KernelError, Refused, Unavailable
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
-from supervisor_uvicorn.model import Address, HttpOutcome, WorkerId
+from supervisor_uvicorn.model import Address, Answer, HttpOutcome, WorkerId
 from supervisor_uvicorn.probe.acquire import Acquirer
+from supervisor_uvicorn.probe.link import Link
 from supervisor_uvicorn.probe.pin import Phase, Pin
 from supervisor_uvicorn.probe.target import Sight, Target
 
@@ -50,6 +51,7 @@ class Pins:
         self._fruitless: dict[Address, tuple[int, frozenset[WorkerId]]] = {}
         self._short_lived: set[WorkerId] = set()  # lost soon after they were pinned: tried at TICKs only
         self._closed_after_handshake: dict[WorkerId, int] = {}  # so many times in a row: it wants a certificate of us
+        self._unanswered: dict[WorkerId, tuple[Link, float]] = {}  # a request was read there, and is not answered yet
         self.connects = 0  # made so far, for tests and reports
 
     # -- one look ------------------------------------------------------------------------------------------------
@@ -75,6 +77,7 @@ class Pins:
         for pin in list(self._pins.values()):  # most have read it by now
             if pin.wants_recheck:
                 self._check(pin, confirm=False)
+        self._see_unanswered({target.worker for target in wanted}, ask=ask)
         return {target.worker: self._sight(target) for target in targets}
 
     def recheck(self) -> None:
@@ -92,7 +95,7 @@ class Pins:
     def is_unread(self, worker: WorkerId | None) -> bool:
         """As far as the last look or recheck has seen."""
         pin = self._pins.get(worker) if worker is not None else None
-        return pin is not None and pin.unread_since is not None
+        return pin is not None and pin.late_since is not None
 
     def let_go(self, worker: WorkerId) -> None:
         """Close the connection to that worker, if there is one: it is stopping, or we have signalled it."""
@@ -105,6 +108,7 @@ class Pins:
         """Close every connection. A probe that is under way ends by itself."""
         for worker in list(self._pins):
             self.let_go(worker)
+        self._see_unanswered(set(), ask=False)
         for address in list(self._acquirer.queued):
             self._acquirer.forget(address)
 
@@ -145,12 +149,26 @@ class Pins:
         if pin.lost:
             self._drop(pin)
 
+    def _see_unanswered(self, wanted: set[WorkerId], *, ask: bool) -> None:
+        """A worker that has taken no connection since a request of ours, hung in its very handler perhaps: the answer
+        that does not come is one wrong answer more at each TICK, until it comes, or the worker is pinned again."""
+        for worker, (link, since) in list(self._unanswered.items()):
+            if worker not in wanted or worker in self._pins or link.ended():
+                del self._unanswered[worker]
+                link.close()
+            elif ask and worker not in self._outcomes:
+                waited_s = self._clock() - since
+                self._outcomes[worker] = HttpOutcome(Answer.WRONG, f"no answer for {waited_s:.0f} s")
+
     def _drop(self, pin: Pin) -> None:
         worker = pin.target.worker
         if self._pins.get(worker) is pin:
             del self._pins[worker]
-        pin.close()
-        if not pin.lost_by_worker or self._clock() - pin.pinned_at >= _SHORT_LIFE_S:
+        if pin.unanswered_since is not None and worker not in self._unanswered:
+            self._unanswered[worker] = pin.link, pin.unanswered_since
+        else:
+            pin.close()
+        if pin.answered or not pin.lost_by_worker or self._clock() - pin.pinned_at >= _SHORT_LIFE_S:
             self._closed_after_handshake.pop(worker, None)
         elif pin.shaken and self._closed_after_handshake.get(worker, 0) < _HANDSHAKES:
             # TLS 1.3 without the client certificate that the worker wants: on our side the handshake succeeds, then
@@ -242,5 +260,6 @@ class Pins:
         if pin is None:
             queued = self._acquirer.queued.get(target.address)
             return Sight(queued_since=queued.since if queued else None, http=outcome, trouble=trouble)
-        lag_s = pin.lag_s if pin.unread_since is None else self._clock() - pin.unread_since
-        return Sight(True, pin.unread_since, lag_s, None, outcome, trouble)
+        late_since = pin.late_since
+        lag_s = pin.lag_s if late_since is None else self._clock() - late_since
+        return Sight(True, late_since, lag_s, None, outcome, trouble)

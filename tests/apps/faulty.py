@@ -206,6 +206,13 @@ async def _answer_health(send: Send, health: str) -> None:
         await _answer(send, 200, {"health": health})
     elif kind == "db":
         await _answer(send, 200, {"database": _ask_database()})
+    elif kind == "tail":  # the body is complete by its length, and the application goes on behind it
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+        await asyncio.sleep(float(argument))
+        await send({"type": "http.response.body", "body": b""})
+    elif kind == "hang":  # in the very handler that is asked
+        HANGS[argument]()
     elif kind in {"endless", "drip", "flood"}:
         await _never_end(send, kind)
     elif kind in {"close", "garbage"}:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from harness.interpreter import about
+from harness.waiting import wait_for
 from real_uvicorn import Driver, Program, driven, driving, running
 from test_pins import FAMILIES, LOOPS, PARSERS, certificate
 
@@ -97,7 +98,7 @@ def test_wrong_answers_have_reasons(tmp_path: Path, health: str, reason: str) ->
 
 def test_an_endless_body_is_cut(tmp_path: Path) -> None:
     with running(tmp_path, count=1) as program:
-        set_health(program, "endless")
+        set_health(program, "flood")
         with driving(program.targets(HEALTH)) as driver:
             (outcome,) = ask_all(driver).values()
             assert (outcome.answer, len(outcome.body)) == (Answer.RIGHT, 512)
@@ -121,6 +122,46 @@ def test_a_late_answer_is_not_a_silent_loop(tmp_path: Path, parser: str) -> None
                 if sight.http:
                     outcomes.append(sight.http)
             assert [o.answer for o in outcomes] == [Answer.WRONG]
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_an_application_that_goes_on_behind_its_answer_is_not_a_silent_loop(tmp_path: Path, parser: str) -> None:
+    """h11 reads nothing until the application has ended; the head that we begin at once must not speak meanwhile."""
+    with running(tmp_path, count=1, arguments=["--http", parser]) as program:
+        set_health(program, "tail:6")
+        with driving(program.targets(HEALTH)) as driver:
+            driver.pin_all()
+            began = time.monotonic()
+            outcomes: list[HttpOutcome] = []
+            sights = driver.look(ask=True)
+            while time.monotonic() - began < 5:
+                sights = driver.look()
+                time.sleep(0.02)
+                (sight,) = sights.values()
+                assert sight.unread_since is None or time.monotonic() - sight.unread_since < 0.5
+                if sight.http:
+                    outcomes.append(sight.http)
+            assert [o.answer for o in outcomes] == [Answer.RIGHT]
+
+
+@pytest.mark.parametrize("hang", ["spin", "sleep"])
+def test_hung_in_the_very_handler_each_tick_without_an_answer_is_a_wrong_one(tmp_path: Path, hang: str) -> None:
+    with running(tmp_path, count=1) as program:
+        set_health(program, f"hang:{hang}")
+        with driving(program.targets(HEALTH)) as driver:
+            driver.pin_all()
+            reasons: list[str] = []
+
+            def three_wrong() -> bool:
+                (sight,) = driver.look(ask=True, settle_s=0.2).values()
+                if sight.http is not None:
+                    assert sight.http.answer is Answer.WRONG
+                    reasons.append(sight.http.reason)
+                return len(reasons) >= 3
+
+            wait_for(three_wrong, 30, "three wrong answers")
+            assert reasons[0] == "no answer within 2 s"
+            assert all(reason.startswith("no answer for ") for reason in reasons[1:])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

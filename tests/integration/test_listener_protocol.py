@@ -140,6 +140,7 @@ def test_a_listener_that_was_given_up_leaves_and_is_started_anew() -> None:
     with Supervisord(Program(numprocs=1), tick_s=5) as site:
         site.wait_pinned()
         pid = site.listener_pid()
+        stays_true(lambda: site.listener_pid() == pid, 7, "the listener, for the first TICK to tell it the period")
         with stdout_pipe(pid).open("wb", buffering=0) as pipe:
             pipe.write(b"stray")
         wait_for(lambda: site.listener_pid() not in (0, pid), 60, "a new listener")

@@ -120,13 +120,23 @@ def test_overdue_is_said_only_of_what_is_seen_not_to_serve() -> None:
 def test_without_any_right_the_rhythm_of_its_main_loop_shows_that_it_serves() -> None:
     past = None
     for second in range(5):
-        seen = Evidence(WORKER, pinnable=False, ticks=Ticks(10 * second, 0.0), process_state="S")
+        seen = Evidence(WORKER, hidden=True, pinnable=False, ticks=Ticks(10 * second, 0.0), process_state="S")
         past = judge(past, RUNNING, seen, Ages(NOW + second), Settings())
     assert past is not None
     assert (past.verdict, past.serves) == (Verdict.HEALTHY, True)
     for second in range(5, 40):
         past = judge(past, RUNNING, seen, Ages(NOW + second), Settings())
     assert past.verdict is Verdict.SILENT
+
+
+def test_where_we_may_look_a_rhythm_is_no_proof_of_serving() -> None:
+    """An import that reads many files has one too; a loop that is no epoll shows no file that would tell."""
+    past = None
+    for second in range(200):
+        seen = Evidence(WORKER, serving=None, pinnable=False, ticks=Ticks(10 * min(second, 9), 0.0), process_state="S")
+        past = judge(past, RUNNING, seen, Ages(NOW + second), Settings())
+    assert past is not None
+    assert (past.verdict, past.overdue) == (Verdict.UNKNOWN, False)
 
 
 def test_the_first_look_at_its_ticks_proves_nothing() -> None:
