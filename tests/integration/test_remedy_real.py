@@ -216,12 +216,12 @@ def test_start_brings_back_what_supervisord_does_not_and_never_what_was_stopped(
         s.site.fault("web:web-0", "/hang/sleep")
         assert s.end("web:web-0", Remedy.ABORT).result is Result.ENDED
         wait_for(lambda: s.site.states()["web:web-0"] == "EXITED", 10, "EXITED")
-        remedy.start(Start("web:web-0", "EXITED since we ended it"), s.member("web:web-0"), s.tools)
+        remedy.start(Start("web:web-0", "EXITED since we ended it"), s.member("web:web-0"), s.tools, {})
         wait_for(s.site.all_running, 30, "web-0 RUNNING again")
-        remedy.start(Start("web:web-0", ""), s.member("web:web-0"), s.tools)
+        remedy.start(Start("web:web-0", ""), s.member("web:web-0"), s.tools, {})
         s.site.ctl("stop", "web:web-1")
-        remedy.start(Start("web:web-1", ""), s.member("web:web-1"), s.tools)
-        remedy.start(Start("web:nobody", ""), s.member("web:nobody"), s.tools)
+        remedy.start(Start("web:web-1", ""), s.member("web:web-1"), s.tools, {})
+        remedy.start(Start("web:nobody", ""), s.member("web:nobody"), s.tools, {})
         stays_true(lambda: s.site.states()["web:web-1"] == "STOPPED", 1.5, "web-1 stopped by its operator")
         assert [event.kind for event in s.told] == ["restart", "started"]
 
