@@ -123,14 +123,15 @@ class Listener:
         channel.ready()
         vigil = Vigil(self._clock())
         last_serial: int | None = None
-        malformed = 0
+        well = True  # the last of what came was an event
         while True:
             found = channel.wait(EVENTS_S)
             if found is None:
                 return 0
-            if channel.reader.malformed != malformed:
-                malformed = channel.reader.malformed
-                self._tell(events.Error("", f"{malformed} header lines on stdin were no events; skipped"))
+            malformed, channel.reader.malformed = channel.reader.malformed, 0
+            if malformed and well:  # once a series
+                self._tell(events.Error("", "a header line on stdin was no event; skipped, and so are the next ones"))
+            well = bool(found) or (well and not malformed)
             for event in found:
                 tick = vigil.heard(self._clock(), event.name)
                 # supervisord sends a rejected event again, also to listeners that did not reject it
@@ -194,10 +195,11 @@ class Listener:
         pins = Pins(diag, self._clock, Crew(PROBE_THREADS).submit)
         watch = Watch(self._settings, pins)
         snapshot = self._first_snapshot()
-        watch.ledger = adopt(watch.ledger, self._left_over(snapshot))
+        found = self._left_over(snapshot)
+        watch.ledger = adopt(watch.ledger, found)
         next_at = looked_at = self._clock()
         due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
-        ours: frozenset[str] = frozenset()
+        ours = frozenset(found)
         while True:
             with board.changed:
                 while (
