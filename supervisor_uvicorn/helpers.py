@@ -22,6 +22,10 @@ from .supervisord.calls import Supervisord
 from .supervisord.rpc import RpcError
 
 HELPERS_GONE_S = 2.0
+CALM_S = 1.0
+"""Where the worker goes on, so long must nobody have been started for those that were ended: a ``multiprocessing.Pool``
+does that each 0.1 s (CPython 3.10 to 3.13, multiprocessing/pool.py ``_wait_for_updates``)."""
+
 SCAN_S = 0.1  # between two scans of all processes for a socket
 STEP_S = 0.02  # between two looks at whether a process is gone; /proc/PID/stat costs some 20 us
 
@@ -68,8 +72,8 @@ def free_the_socket(
     fails with EADDRINUSE, and supervisord itself exits (4.3.0 and 4.2.5; experiments, 11).
 
     A process pool starts new helpers for those that were ended (``multiprocessing.Pool``, from a thread that a blocked
-    main thread does not hold up). ``freeze`` stops a worker that is to be killed anyway, so that it cannot. True: it
-    was called, so no handler of the worker's may run any more.
+    main thread does not hold up). ``freeze`` stops a worker that is to be killed anyway, first of all, so that it
+    cannot. True: it was called, so no handler of the worker's may run any more.
     """
     frozen = False
     worker, fd = order.worker, member.options.fd
@@ -77,17 +81,23 @@ def free_the_socket(
         return False
     inode = _listening_inode(worker, member, fd)
     ended: set[int] = set()
-    until = tools.now() + HELPERS_GONE_S
-    while inode is not None and (holders := _holders(inode, worker)):
-        kin = helpers_of(worker.pid)
+    last_kill = tools.now()
+    until = last_kill + HELPERS_GONE_S
+    while inode is not None:
+        holders = _holders(inode, worker)
+        if not holders and (not ended or frozen or tools.now() - last_kill >= CALM_S):
+            break
+        kin = helpers_of(worker.pid) if holders else {}
         beyond = sorted(holders - kin.keys()) or (sorted(holders) if tools.now() >= until else [])
         if beyond:
             raise CalledOff("socket", _socket_held(beyond[0]))
-        if holders - ended and ended and freeze is not None and not frozen:
+        if holders and freeze is not None and not frozen:
             freeze()
             frozen = True
+            continue  # what it started until it was stopped has to go as well
         for pid in holders:
             _send_kill(pid, kin[pid])
+            last_kill = tools.now()
         ended |= holders
         yield SCAN_S
     if ended:

@@ -76,7 +76,7 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
         if not sent.any:
             return Outcome(worker, Result.CALLED_OFF, "gone", "it has ended by itself")
     except CalledOff as off:
-        if sent.frozen:
+        if sent.frozen and sent.thaw:
             _thaw(worker, tools)
         if not sent.any:
             return Outcome(worker, Result.CALLED_OFF, off.brake, off.detail)
@@ -127,11 +127,13 @@ class _Sent:
     """Whether a signal of this remedy has gone out: from then on it can no longer be called off as if nothing were."""
 
     any: bool = False
+    thaw: bool = False  # it was not stopped before
     frozen: bool = False  # it was stopped, so that it starts no more helpers; no handler of its may run any more
 
 
 def _freeze(worker: WorkerId, sent: _Sent, tools: Tools) -> None:
     _still_the_one(worker, tools)
+    sent.thaw = _status(worker).state != "T"  # who stopped it before may let it go on
     _signal_again(worker, "STOP", tools)
     sent.frozen = True
 
@@ -171,7 +173,7 @@ def _kill(order: Restart, member: Member, tools: Tools, sent: _Sent) -> Generato
     while is_there(worker):
         try:
             if sent.any:  # it may have begun to fork, or have become the last one, since its first signal
-                yield from free_the_socket(order, member, tools)
+                yield from free_the_socket(order, member, tools, lambda: _freeze(worker, sent, tools))
             _signal(order, "KILL", tools, sent)
         except CalledOff as off:
             # It was told to end, so its end is awaited through a supervisord that does not answer for a while.
