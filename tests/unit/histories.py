@@ -35,6 +35,17 @@ FOREVER = float("inf")
 _pids = itertools.count(100)
 
 
+def _covered_s(spans: list[tuple[float, float]], since: float, until: float) -> float:
+    """How much of the time between ``since`` and ``until`` at least one of the spans covers."""
+    covered_s, reached = 0.0, since
+    for start, end in sorted(spans):
+        end = min(end, until)  # noqa: PLW2901 - cut to what has passed
+        if end > reached:
+            covered_s += end - max(start, reached)
+            reached = end
+    return covered_s
+
+
 @dataclass
 class Process:
     """One pid, as it is."""
@@ -64,8 +75,9 @@ class Process:
         return self.serves_at <= now < self.stopping_since
 
     def ticks(self, now: float) -> Ticks:
-        blocked_s = sum(max(0.0, min(end, now) - start) for start, end, _ in self.blocked)
-        burnt_s = sum(max(0.0, min(end, now) - start) for start, end, burning in self.blocked if burning)
+        """Counters never go back, also where it was blocked for two reasons at once."""
+        blocked_s = _covered_s([(start, end) for start, end, _ in self.blocked], self.began, now)
+        burnt_s = _covered_s([(start, end) for start, end, burning in self.blocked if burning], self.began, now)
         return Ticks(int(10 * (now - self.began - blocked_s)), round(burnt_s, 2))
 
 
