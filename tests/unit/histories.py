@@ -39,10 +39,9 @@ def _covered_s(spans: list[tuple[float, float]], since: float, until: float) -> 
     """How much of the time between ``since`` and ``until`` at least one of the spans covers."""
     covered_s, reached = 0.0, since
     for start, end in sorted(spans):
-        end = min(end, until)  # noqa: PLW2901 - cut to what has passed
-        if end > reached:
-            covered_s += end - max(start, reached)
-            reached = end
+        begin, stop = max(start, reached), min(end, until)
+        if stop > begin:
+            covered_s, reached = covered_s + stop - begin, stop
     return covered_s
 
 
