@@ -24,7 +24,7 @@ from .model import Answer, Member, State, Verdict
 from .probe.pins import Pins
 from .report.log import one_line
 from .roster import Roster
-from .settings import ListenSettings, Settings, SettingsError, load
+from .settings import ListenSettings, SettingsError, load
 from .supervisord.calls import Supervisord
 from .supervisord.preflight import explain_failure
 from .supervisord.rpc import RpcError
@@ -208,6 +208,3 @@ def _duration(seconds: float) -> str:
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} us"
     return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-__all__ = ["Settings", "report", "run", "table", "well"]

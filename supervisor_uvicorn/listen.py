@@ -21,7 +21,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import remedy
@@ -405,6 +405,3 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
         log(events.Error("", explain_failure(error), reason="supervisord"))
         return 1
     return listener.run(channel)
-
-
-__all__: Sequence[str] = ("Listener", "main")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -187,18 +187,6 @@ def socket_inode(pid: int, fd: int) -> int | None:
     except Gone:
         return None
     return int(link[8:-1]) if link.startswith("socket:[") else None
-
-
-def processes_holding(inode: int, among: Iterable[int]) -> list[int]:
-    """Those of the pids ``among`` that hold the socket ``inode``; one that is gone does not."""
-    holding = []
-    for pid in among:
-        try:
-            if find_socket(pid, inode) is not None:
-                holding.append(pid)
-        except Gone:
-            continue
-    return holding
 
 
 def is_epoll(link: str) -> bool:

@@ -114,8 +114,10 @@ def test_descriptors_and_sockets() -> None:
         assert proc.socket_inode(os.getpid(), one.fileno()) == inode
         assert proc.find_socket(os.getpid(), inode) == one.fileno()
         with python("", pass_fds=[one.fileno()]) as holder, python("") as stranger:
-            pids = [holder.pid, stranger.pid, gone_pid()]
-            assert proc.processes_holding(inode, pids) == [holder.pid]
+            assert proc.find_socket(holder.pid, inode) is not None
+            assert proc.find_socket(stranger.pid, inode) is None
+            with pytest.raises(Gone):
+                proc.find_socket(gone_pid(), inode)
     assert proc.find_socket(os.getpid(), inode) is None
     with open(os.devnull) as file:
         assert proc.socket_inode(os.getpid(), file.fileno()) is None
