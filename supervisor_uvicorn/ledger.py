@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .brakes import Spending, Waiting
 from .model import Evidence, Member, WorkerId
 from .panic import Panic
+from .rollout import Roll
 from .verdict import Past
 
 
@@ -30,6 +31,7 @@ class Reason(str, enum.Enum):
     START_TIMEOUT = "start_timeout"
     FAILING = "failing"
     CANARY = "canary"  # failing together with too many others: one, to learn whether a restart helps
+    ROLLING = "rolling"  # somebody asked for it (rollout.py)
 
     @property
     def of_the_loop(self) -> bool:
@@ -126,6 +128,7 @@ class Program:
     called_off: Mapping[str, CalledOff] = field(default_factory=dict)  # until that pid is gone or healthy
     stuck: frozenset[WorkerId] = frozenset()
     said: Mapping[str, str] = field(default_factory=dict)  # what is held -> the brake, as last told
+    roll: Roll | None = None  # the one under way, or the last that was
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,15 @@ class GaveBack:
     detail: str
 
 
-Note = Held | WouldRestart | Suspended | Resumed | Replaced | GaveBack
+@dataclass(frozen=True)
+class RollEnded:
+    """A rolling restart of ``group`` is done, or was stopped; ``roll`` says which, and why."""
+
+    group: str
+    roll: Roll
+
+
+Note = Held | WouldRestart | Suspended | Resumed | Replaced | GaveBack | RollEnded
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,198 @@
+"""A rolling restart: every process that was there when it was asked for is replaced, a few at a time. Pure.
+
+What is asked for is a fact about processes: *those that are there now shall be gone, and well ones in their place*. So
+a roll is a list of turns, each with the one process (name, pid, birth) that has to go. A process that has gone by
+itself meanwhile, or because somebody else ended it, has had its turn; a listener that is started anew goes on where the
+last one was ended, and can never end a new process by mistake; and a second request adds what is not yet in the list.
+
+    waiting      its process is still there, and nothing has been done to it
+    under way    it was told to end, or its name was told to start; or it has gone by itself
+    done         a new process of its name is proven healthy
+    left         the operator has stopped it, or taken it away: nobody waits for it
+
+The next turn comes only when fewer than ``max_unavailable`` are under way. A turn whose new process is not proven
+healthy within ``start_timeout`` after the old one has gone, or that ends in FATAL, stops the roll: the new code is
+bad, and the workers that still serve the old one are left as they are. So does a wait for something else (a peer that
+does not serve, ``pause``, a debugger) after :data:`LONGEST_WAIT_S`: nothing here waits for ever.
+
+Who may be taken, and when, is asked in policy.py, by the brakes that hold every other restart.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from .model import State, WorkerId
+from .settings import Settings
+from .verdict import Ages, Past
+
+LONGEST_WAIT_S = 300.0
+"""Longer than a silent peer takes to be found and replaced (silent_after 30 s, abort_wait, start_timeout 90 s)."""
+
+FATAL_FRESH_S = 3.0
+"""A name that was FATAL when it was told to start may be shown so by a roster that was read about then."""
+
+
+class Stage(str, enum.Enum):
+    """Of one turn."""
+
+    WAITING = "waiting"
+    UNDER_WAY = "under way"
+    DONE = "done"
+    LEFT = "left"
+
+
+class RollState(str, enum.Enum):
+    """Of the whole."""
+
+    ROLLING = "rolling"
+    DONE = "done"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One process that has to go. ``old`` is None where the name was down when the roll was asked for."""
+
+    name: str
+    old: WorkerId | None
+    stage: Stage = Stage.WAITING
+    gone_at: float | None = None  # monotonic: its process was first seen gone, or its name was told to start
+    new_pid: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Roll:
+    """One program's roll; the last one is kept after its end, to be looked up."""
+
+    asked: tuple[str, ...]  # who asked: the requests' idents
+    turns: tuple[Turn, ...]
+    since: float  # monotonic
+    state: RollState = RollState.ROLLING
+    detail: str = ""  # why it was stopped, or what it waits for
+    ended_at: float | None = None
+    waiting_since: float | None = None  # nobody is under way, and a brake holds the next
+
+    @property
+    def rolling(self) -> bool:
+        return self.state is RollState.ROLLING
+
+    @property
+    def under_way(self) -> int:
+        return sum(1 for turn in self.turns if turn.stage is Stage.UNDER_WAY)
+
+    @property
+    def waiting(self) -> tuple[Turn, ...]:
+        return tuple(turn for turn in self.turns if turn.stage is Stage.WAITING)
+
+
+def begin(ident: str, workers: Iterable[Past], now: float) -> Roll:
+    """A roll of these workers: first the names that are down, then who does not serve, then in the given order."""
+    ordered = sorted(workers, key=lambda past: (past.worker is not None, past.serves))
+    return Roll((ident,), tuple(Turn(past.name, _there(past)) for past in ordered), now)
+
+
+def join(roll: Roll, ident: str, workers: Iterable[Past]) -> Roll:
+    """A second request while it rolls: whoever is there now and is not yet in the list gets a turn at its end."""
+    to_go = {(turn.name, turn.old) for turn in roll.turns if turn.stage in (Stage.WAITING, Stage.UNDER_WAY)}
+    more = [Turn(past.name, _there(past)) for past in workers if (past.name, _there(past)) not in to_go]
+    return replace(roll, asked=(*roll.asked, ident), turns=(*roll.turns, *more))
+
+
+def _there(past: Past) -> WorkerId | None:
+    return None if past.state in (State.EXITED, State.FATAL) else past.worker
+
+
+def well(past: Past, old: WorkerId | None, settings: Settings) -> bool:
+    """Is this a new process, and proven healthy: it serves, its loop turns, and it has answered right where asked?"""
+    if past.worker is None or past.worker == old or past.state is not State.RUNNING:
+        return False
+    return past.turns and past.serves and (settings.path is None or past.right_ever)
+
+
+def advance(
+    roll: Roll,
+    workers: Mapping[str, Past],
+    under_remedy: frozenset[WorkerId],
+    ages: Ages,
+    settings: Settings,
+    roster_at: float,
+) -> Roll:
+    """The roll after this look; stopped where a turn went wrong, done where none is left.
+
+    ``workers`` are the program's, ``under_remedy`` those whose remedy is ordered and has not reported its end.
+    """
+    if not roll.rolling:
+        return roll
+    turns = tuple(_turn(turn, workers.get(turn.name), under_remedy, ages, settings) for turn in roll.turns)
+    roll = replace(roll, turns=turns)
+    for turn in turns:
+        if why := _wrong(turn, workers.get(turn.name), ages, settings, roster_at):
+            return _stop(roll, why, ages.now)
+    if all(turn.stage in (Stage.DONE, Stage.LEFT) for turn in turns):
+        return replace(roll, state=RollState.DONE, detail="", ended_at=ages.now)
+    return roll
+
+
+def _turn(turn: Turn, past: Past | None, under_remedy: frozenset[WorkerId], ages: Ages, settings: Settings) -> Turn:
+    if turn.stage in (Stage.DONE, Stage.LEFT):
+        return turn
+    if past is None:
+        return replace(turn, stage=Stage.LEFT, detail="no longer a worker of supervisord's that is watched")
+    if past.state is State.STOPPED and (turn.old is None or turn.old not in under_remedy):
+        return replace(turn, stage=Stage.LEFT, detail="stopped by the operator")
+    if turn.old is not None and past.worker == turn.old and past.state not in (State.EXITED, State.FATAL):
+        stage = Stage.UNDER_WAY if turn.old in under_remedy else Stage.WAITING
+        return turn if stage is turn.stage else replace(turn, stage=stage)
+    if turn.old is None and turn.stage is Stage.WAITING and past.state in (State.EXITED, State.FATAL):
+        return turn
+    if well(past, turn.old, settings):
+        assert past.worker is not None  # well() has said so
+        gone_at = ages.now if turn.gone_at is None else turn.gone_at
+        return replace(turn, stage=Stage.DONE, gone_at=gone_at, new_pid=past.worker.pid)
+    if turn.gone_at is None or turn.stage is not Stage.UNDER_WAY:
+        return replace(turn, stage=Stage.UNDER_WAY, gone_at=ages.now if turn.gone_at is None else turn.gone_at)
+    return turn
+
+
+def _wrong(turn: Turn, past: Past | None, ages: Ages, settings: Settings, roster_at: float) -> str:
+    """Why this turn stops the roll; empty while it does not."""
+    if turn.stage is not Stage.UNDER_WAY or turn.gone_at is None or past is None:
+        return ""
+    fresh = turn.old is None and roster_at < turn.gone_at + FATAL_FRESH_S
+    if past.state is State.FATAL and not fresh:
+        return f"{turn.name} does not start: supervisord has given it up (FATAL)"
+    if ages.of(turn.gone_at) < settings.start_timeout_s:
+        return ""
+    seen = past.reason or past.verdict.value
+    limit_s = settings.start_timeout_s
+    return f"the new {turn.name} is not proven healthy after {limit_s:g} s (start_timeout): {seen}"
+
+
+def order(roll: Roll, name: str, now: float) -> Roll:
+    """The waiting turn of ``name`` has been ordered: a restart, or, where it was down, a start."""
+    turns = []
+    done = False
+    for turn in roll.turns:
+        if not done and turn.name == name and turn.stage is Stage.WAITING:
+            done = True
+            turn = replace(turn, stage=Stage.UNDER_WAY, gone_at=now if turn.old is None else None)
+        turns.append(turn)
+    return replace(roll, turns=tuple(turns), waiting_since=None, detail="")
+
+
+def wait(roll: Roll, why: str, ages: Ages) -> Roll:
+    """Nobody is under way and a brake holds whoever would be next; stopped after :data:`LONGEST_WAIT_S`."""
+    since = ages.now if roll.waiting_since is None else roll.waiting_since
+    if ages.of(since) >= LONGEST_WAIT_S:
+        return _stop(roll, f"waited {LONGEST_WAIT_S:g} s: {why}", ages.now)
+    return replace(roll, waiting_since=since, detail=f"waits: {why}")
+
+
+def _stop(roll: Roll, why: str, now: float) -> Roll:
+    left = len({turn.name for turn in roll.waiting})
+    untouched = f"; {left} worker{' was' if left == 1 else 's were'} not touched" if left else ""
+    return replace(roll, state=RollState.STOPPED, detail=f"{why}{untouched}", ended_at=now)
