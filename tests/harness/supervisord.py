@@ -28,6 +28,11 @@ Event = dict[str, Any]
 
 START_DEADLINE_S = 60.0
 
+PLUGIN = """
+[rpcinterface:uvicorn]
+supervisor.rpcinterface_factory = supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface
+"""
+
 
 def free_port() -> int:
     """A TCP port of the loopback that nobody listens on now."""
@@ -48,9 +53,11 @@ class Program:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: str = ""  # further lines of the section
     command: str = "{uvicorn}"  # how the uvicorn command is wrapped
+    module: str = "uvicorn"  # or "supervisor_uvicorn.serve", which takes the same options
 
     def section(self, scratch: Path) -> str:
-        uvicorn = f"{interpreter.python()} -m uvicorn --fd 0 --app-dir {interpreter.APPS} {self.uvicorn} {self.app}"
+        options = f"--fd 0 --app-dir {interpreter.APPS} {self.uvicorn} {self.app}"
+        uvicorn = f"{interpreter.python()} -m {self.module} {options}"
         environment = ",".join(f'{key}="{value}"' for key, value in self.environment.items())
         return "\n".join(
             [
