@@ -12,7 +12,7 @@ from types import ModuleType
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from supervisor_uvicorn import brakes, panic, policy, reconcile, verdict  # noqa: E402
+from supervisor_uvicorn import brakes, panic, policy, reconcile, rollout, verdict  # noqa: E402
 
 HEAD = """\
 Policy
@@ -32,6 +32,7 @@ ROOMS: tuple[tuple[str, ModuleType], ...] = (
     ("What is held of a worker", verdict),
     ("When too many answer wrong", panic),
     ("What we took down", reconcile),
+    ("Rolling restarts", rollout),
     ("Backoff and budget", brakes),
 )
 

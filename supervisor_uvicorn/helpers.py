@@ -18,6 +18,7 @@ from .kernel.sock_diag import SockDiag
 from .ledger import Restart
 from .model import Address, Member, State, WorkerId
 from .report import events
+from .supervisord.board import Board
 from .supervisord.calls import Supervisord
 from .supervisord.rpc import RpcError
 
@@ -38,6 +39,7 @@ class Tools:
     intentions: Intentions
     tell: Callable[[events.Event], None]
     now: Callable[[], float]
+    board: Board | None = None  # [rpcinterface:uvicorn], which may still be missing in supervisord; on the same Rpc
 
 
 class CalledOff(Exception):  # noqa: N818 - a way out, not an error

@@ -66,6 +66,7 @@ class Restart:
     remedy: Remedy
     reason: Reason
     detail: str
+    seen: Past | None = field(default=None, compare=False)  # what it was condemned for; not part of the order
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,16 @@ class Suspended:
 
 @dataclass(frozen=True)
 class Resumed:
-    """There is room in the budget again."""
+    """``subject`` is acted on again; ``brake``, which is over, is ``budget`` or ``paused``."""
+
+    subject: str
+    detail: str
+    brake: str = "budget"
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Somebody asked for it: ``subject`` (a name, a group, or ``all``) is watched and reported, not acted on."""
 
     subject: str
     detail: str
@@ -205,6 +215,14 @@ class GaveBack:
 
 
 @dataclass(frozen=True)
+class RollBegan:
+    """A rolling restart of ``group`` was asked for."""
+
+    group: str
+    roll: Roll
+
+
+@dataclass(frozen=True)
 class RollEnded:
     """A rolling restart of ``group`` is done, or was stopped; ``roll`` says which, and why."""
 
@@ -212,7 +230,7 @@ class RollEnded:
     roll: Roll
 
 
-Note = Held | WouldRestart | Suspended | Resumed | Replaced | GaveBack | RollEnded
+Note = Held | WouldRestart | Suspended | Resumed | Paused | Replaced | GaveBack | RollBegan | RollEnded
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The event listener: with threads.py the only place with threads and clocks.
 
-Four threads, so that nothing that can wait holds up a look:
+Five threads, so that nothing that can wait holds up a look:
 
     events   (main) reads stdin, answers OK at once, and wakes the others
     roster   asks supervisord who should be there, and the kernel what they are
     look     pulses, probes, decides; never waits for anybody
-    remedy   carries out what was decided, step by step
+    remedy   carries out what was decided, step by step (remedies.py)
+    report   keeps the board in supervisord up to date (reporter.py)
 
 and a few short-lived ones for HTTP probes. They hand each other frozen values through :class:`_Board` and nothing
 else. A thread that fails in a way nobody thought of ends the process: supervisord starts it anew, and what was under
@@ -16,43 +17,49 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
-import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import remedy
-from .intentions import Intention, Intentions
+from . import memory
+from .intentions import Intentions
 from .kernel import proc
 from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
-from .ledger import Ours, Outcome, Reason, Remedy, Restart, Start
-from .model import Member, State
-from .policy import adopt
+from .ledger import Ledger, Outcome
+from .model import Member
+from .operations import Reply
 from .probe.pins import Pins
+from .reconcile import adopt
+from .remedies import Remedies, groups_of
 from .report import events
+from .report.history import History
 from .report.log import Log
-from .roster import Roster
-from .settings import ListenSettings, Settings, SettingsError, load
-from .supervisord.calls import ProcessConfig, Supervisord
+from .report.page import changes, page
+from .reporter import HISTORY, MEMORY, PAGE, Reporter, fetch
+from .rosters import UNSETTLED_S, Rosters
+from .settings import ListenSettings, SettingsError, load
+from .supervisord.calls import Supervisord
 from .supervisord.channel import Channel
 from .supervisord.lock import Lock
 from .supervisord.preflight import explain_absence, explain_failure
+from .supervisord.protocol import Event, payload_data, payload_fields
+from .supervisord.request import KIND
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
 from .supervisord.vigil import NO_TICK_S, Sign, Vigil
 from .threads import Crew, guarded
 from .watch import Snapshot, Watch
 
-UNSETTLED_S = 1.0  # between two rosters while somebody's listening socket is not known yet
-ROSTER_S = 60.0  # without any event: TICK_60 is the longest period that serves
-CONFIGS_S = 60.0  # stopwaitsecs and killasgroup may change by `update` without a change of names
 STANDBY_S = 2.0
 EVENTS_S = 5.0  # without an event, until it is asked whether one should have come; TICK_5 is the shortest period
 PROBE_THREADS = 32
+REQUESTS_MOST = 1000  # of one look; nobody types more
+REPORT_S = 5.0  # a board that is older than three of these is stale
 
 NO_TICK = (
     f"no TICK event has come in {NO_TICK_S:g} s, so no HTTP probe is made and the roster is read seldom: "
@@ -74,6 +81,8 @@ class _Board:
     news: bool = False  # the roster has changed: somebody may have to be pinned
     roster_wanted: bool = True
     outcomes: list[Outcome] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)  # what persons ask; not heard while another listener acts
+    acting: bool = False
     stopping: bool = False  # supervisord has said so itself
 
     def put(self, **changes: object) -> None:
@@ -88,11 +97,35 @@ class _Board:
             self.snapshot = Snapshot(members, at)
             self.changed.notify_all()
 
+    def wait_roster_wanted(self, at_most_s: float) -> None:
+        with self.changed:
+            if not self.roster_wanted:
+                self.changed.wait_for(lambda: self.roster_wanted, at_most_s)
+            self.roster_wanted = False
+
+    def put_shutting_down(self, at: float) -> None:
+        self.put(snapshot=replace(self.snapshot, at=at, shutting_down=True))
+
+    def add_request(self, data: str) -> None:
+        with self.changed:
+            if self.acting and len(self.requests) < REQUESTS_MOST:
+                self.requests.append(data)
+                self.changed.notify_all()
+
     def add_outcome(self, outcome: Outcome) -> None:
         with self.changed:
             self.outcomes.append(outcome)
             self.roster_wanted = True
             self.changed.notify_all()
+
+
+@dataclass
+class _Reported:
+    """What was last handed to the report thread."""
+
+    key: object = None
+    at: float = 0.0
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 class Listener:
@@ -101,19 +134,23 @@ class Listener:
     def __init__(self, settings: ListenSettings, env: Mapping[str, str], tell: Callable[[events.Event], None]) -> None:
         self._settings = settings
         self._env = env
-        self._tell = tell
+        self._log = tell
         self._board = _Board()
-        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._remedies: list[tuple[float, remedy.Steps]] = []
+        self._history = History()
+        self._reporter = Reporter(self._tell)
         self._clock = time.monotonic
         self._told: set[str] = set()
         with Rpc.from_environment(env) as rpc:
             pid = _until_reachable(Supervisord(rpc), tell)
         born = _born(pid)
         self._lock = Lock(pid, born)
-        self._intentions = Intentions.of_supervisord(pid, born)
-        self._intentions_trouble = ""  # as last told
-        self._held_starts: dict[str, str] = {}  # of the remedy thread
+        intentions = Intentions.of_supervisord(pid, born)
+        self._remedies = Remedies(settings, intentions, self._tell, self._board.add_outcome, self._clock)
+        self._rosters = Rosters(settings, intentions, self._tell, self._board, self._clock)
+
+    def _tell(self, event: events.Event) -> None:
+        self._log(event)
+        self._history.add(event, _wall_clock())
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -136,7 +173,7 @@ class Listener:
                 tick = vigil.heard(self._clock(), event.name)
                 # supervisord sends a rejected event again, also to listeners that did not reject it
                 if event.serial is None or event.serial != last_serial:
-                    self._hear(event.name, tick)
+                    self._hear(event, tick)
                 last_serial = event.serial
             sign = vigil.sign(self._clock())
             if sign is Sign.ASK:
@@ -147,13 +184,15 @@ class Listener:
                 self._tell(events.Error("", GIVEN_UP, reason="given up"))
                 return 1
 
-    def _hear(self, event: str, tick: bool) -> None:
+    def _hear(self, event: Event, tick: bool) -> None:
         if tick:
             self._board.put(tick=True, roster_wanted=True)
-        elif event.startswith("PROCESS_STATE"):
+        elif event.name.startswith("PROCESS_STATE"):
             self._board.put(roster_wanted=True)
-        elif event == "SUPERVISOR_STATE_CHANGE_STOPPING":
+        elif event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
             self._board.put(stopping=True)
+        elif event.name == "REMOTE_COMMUNICATION" and payload_fields(event.payload).get("type") == KIND:
+            self._board.add_request(payload_data(event.payload))
 
     def _tell_once(self, what: str) -> None:
         if what not in self._told:
@@ -185,31 +224,38 @@ class Listener:
             self._tell(events.Error("", f"acts without a lock: {self._lock.trouble}", reason="lock"))
         for lack in self_test():
             self._tell(events.Error("", str(lack), reason="self test"))
-        for work, name in ((self._read_rosters, "roster"), (self._carry_out, "remedy")):
+        earlier = fetch(self._rpc(), self._tell)
+        self._board.put(acting=True)
+        for work, name in (
+            (lambda: self._rosters.run(self._rpc()), "roster"),
+            (lambda: self._remedies.run(self._rpc()), "remedy"),
+            (lambda: self._reporter.run(self._rpc()), "report"),
+        ):
             threading.Thread(target=guarded, args=(work,), daemon=True, name=name).start()
-        self._look()
+        self._look(*earlier)
 
-    def _look(self) -> None:
+    def _rpc(self) -> Rpc:
+        return Rpc.from_environment(self._env)
+
+    def _look(self, earlier_memory: str, earlier_history: str) -> None:
         board = self._board
-        diag = SockDiag()
-        pins = Pins(diag, self._clock, Crew(PROBE_THREADS).submit)
+        pins = Pins(SockDiag(), self._clock, Crew(PROBE_THREADS).submit)
         watch = Watch(self._settings, pins)
         snapshot = self._first_snapshot()
-        found = self._left_over(snapshot)
-        watch.ledger = adopt(watch.ledger, found)
+        ours = self._take_over(watch, snapshot, earlier_memory, earlier_history)
+        reported = _Reported()
         next_at = looked_at = self._clock()
         due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
-        ours = frozenset(found)
         while True:
             with board.changed:
                 while (
-                    not (board.tick or board.news or board.outcomes)
+                    not (board.tick or board.news or board.outcomes or board.requests)
                     and (left_s := self._until(next_at, pins.recheck_at)) > 0
                 ):
                     board.changed.wait(left_s)
-                full, outcomes, snapshot = board.tick, board.outcomes, board.snapshot
-                called = board.tick or board.news or bool(outcomes)
-                board.tick, board.news, board.outcomes = False, False, []
+                full, outcomes, requests, snapshot = board.tick, board.outcomes, board.requests, board.snapshot
+                called = board.tick or board.news or bool(outcomes or requests)
+                board.tick, board.news, board.outcomes, board.requests = False, False, [], []
                 if board.stopping:
                     snapshot = replace(snapshot, shutting_down=True)
             now = self._clock()
@@ -218,18 +264,62 @@ class Listener:
                 due_s = watch.next_in_s(looked_at)
                 next_at = looked_at + due_s
                 continue
-            decision, told = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
-            for event in told:
+            told = [event for data in requests for event in watch.ask(data, snapshot, now)]
+            decision, more = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
+            for event in told + more:
                 self._tell(event)
             for order in decision.orders:
-                self._give(order, snapshot)
+                self._remedies.give(order, snapshot)
             still_ours = frozenset(name for program in watch.ledger.programs.values() for name in program.ours)
-            if still_ours != ours:
-                gone, ours = ours - still_ours, still_ours
-                if gone:
-                    self._orders.put(lambda names=still_ours: self._intentions.keep_only(names))  # type: ignore[misc]
+            if ours - still_ours:
+                self._remedies.keep_only(still_ours)
+                for group in sorted(groups_of(ours) - groups_of(still_ours)):
+                    self._remedies.release(group)
+            ours = still_ours
             looked_at, due_s = now, watch.next_in_s(now)
             next_at = now + due_s
+            self._report(watch, snapshot, now, reported)
+
+    def _take_over(self, watch: Watch, snapshot: Snapshot, earlier_memory: str, earlier_history: str) -> frozenset[str]:
+        """Go on where an earlier listener of this supervisord has ended; the names that are ours."""
+        self._history.restore(earlier_history)
+        remembered = memory.from_text(earlier_memory, self._clock()) if earlier_memory else None
+        if remembered is not None:
+            now = self._clock()
+            watch.ledger = Ledger(remembered.programs, gaps=((now, remembered.away_s),))
+            watch.pauses = remembered.paused
+            watch.replies = tuple(Reply.of(answer) for answer in remembered.answers)
+        found = self._remedies.left_over(snapshot)
+        watch.ledger = adopt(watch.ledger, found, frozenset(remembered.programs if remembered else ()))
+        return frozenset(found)
+
+    def _report(self, watch: Watch, snapshot: Snapshot, now: float, reported: _Reported) -> None:
+        """Hand over what has changed; at least each REPORT_S, so that a reader knows that we live."""
+        every_s = max(REPORT_S, self._settings.pulse_s)
+        listener = {"pid": os.getpid(), "reports_every_s": every_s, "dry_run": self._settings.general.dry_run}
+        answers = [reply.answer() for reply in watch.replies]
+        found = page(
+            snapshot.members,
+            watch.ledger,
+            now=now,
+            paused=watch.pauses,
+            restarts=self._history.restarts,
+            answers=answers,
+            listener=listener,
+        )
+        key = changes(found)
+        if key == reported.key and now - reported.at < every_s:
+            return
+        reported.key, reported.at = key, now
+        self._reporter.put(PAGE, json.dumps(found))
+        texts = {
+            HISTORY: self._history.text(),
+            MEMORY: memory.to_text(watch.ledger, watch.pauses, answers, now),
+        }
+        for kind, text in texts.items():
+            if reported.texts.get(kind) != text:
+                reported.texts[kind] = text
+                self._reporter.put(kind, text)
 
     def _until(self, next_at: float, recheck_at: float | None) -> float:
         return (next_at if recheck_at is None else min(next_at, recheck_at)) - self._clock()
@@ -240,123 +330,6 @@ class Listener:
             while board.snapshot.at == 0.0:
                 board.changed.wait()
             return board.snapshot
-
-    # -- the roster -------------------------------------------------------------------------------------------------
-
-    def _read_rosters(self) -> None:
-        board = self._board
-        roster = Roster(SockDiag(), self._settings.groups, self._intentions.load().values())
-        rpc = Rpc.from_environment(self._env)
-        supervisord = Supervisord(rpc)
-        configs: Mapping[str, ProcessConfig] = {}
-        configs_at = 0.0
-        failed = ""
-        while True:
-            with board.changed:
-                wait_s = UNSETTLED_S if roster.unsettled or failed else ROSTER_S
-                if not board.roster_wanted:
-                    board.changed.wait_for(lambda: board.roster_wanted, wait_s)
-                board.roster_wanted = False
-            at = self._clock()
-            try:
-                processes = supervisord.processes()
-                if at - configs_at > CONFIGS_S or any(info.name not in configs for info in processes):
-                    configs, configs_at = supervisord.configs(), at
-                board.put_roster(roster.read(processes, configs), at)
-                if failed:
-                    self._tell(events.Error("", "supervisord answers again", reason="supervisord"))
-                failed = ""
-            except Fault as fault:
-                if fault.code == SHUTDOWN_STATE:  # an operator's doing, and no error
-                    board.put(snapshot=replace(board.snapshot, at=at, shutting_down=True))
-                    failed = type(fault).__name__
-                failed = self._tell_first(failed, fault)
-            except (RpcError, KernelError) as error:
-                failed = self._tell_first(failed, error)
-
-    def _tell_first(self, failed: str, error: Exception) -> str:
-        """Logged once a series (design, section 7)."""
-        kind = type(error).__name__
-        if failed != kind:
-            self._tell(events.Error("", f"the roster cannot be read: {error}", reason="supervisord"))
-        return kind
-
-    # -- remedies ---------------------------------------------------------------------------------------------------
-
-    def _give(self, order: Restart | Start, snapshot: Snapshot) -> None:
-        members = {member.name: member for member in snapshot.members}
-        if isinstance(order, Start):
-            down = members[order.name]
-            self._orders.put(lambda: remedy.start(order, down, self._tools(), self._held_starts))
-            return
-        member = members[order.worker.name]
-        settings = self._settings.of(member.group)
-        self._orders.put(lambda: self._begin(order, member, settings))
-
-    def _begin(self, order: Restart, member: Member, settings: Settings, finish: bool = False) -> None:
-        if not finish:
-            self._intentions.put(Intention.of(order, member))
-        self._tell_of_intentions("cannot be written")
-        steps = remedy.carry_out(order, member, settings, self._tools(), finish=finish)
-        self._remedies.append((self._clock(), steps))
-
-    def _tell_of_intentions(self, what: str) -> None:
-        trouble = self._intentions.trouble
-        if trouble and trouble != self._intentions_trouble:
-            lost = "what is under way is kept in memory alone, and a next listener would not finish it"
-            self._tell(events.Error("", f"intentions {what}: {trouble}; {lost}", reason="intentions"))
-        self._intentions_trouble = trouble
-
-    def _tools(self) -> remedy.Tools:
-        return remedy.Tools(self._supervisord, self._intentions, self._tell, self._clock)
-
-    def _carry_out(self) -> None:
-        """All remedies, a step of each at a time; between steps it waits for the next order."""
-        self._supervisord = Supervisord(Rpc.from_environment(self._env))
-        while True:
-            next_at = min((at for at, _ in self._remedies), default=None)
-            try:
-                wait_s = None if next_at is None else max(0.0, next_at - self._clock())
-                self._orders.get(timeout=wait_s)()
-                continue
-            except queue.Empty:
-                pass
-            now = self._clock()
-            due = [entry for entry in self._remedies if entry[0] <= now]
-            self._remedies = [entry for entry in self._remedies if entry[0] > now]
-            for _, steps in due:
-                try:
-                    self._remedies.append((self._clock() + next(steps), steps))
-                except StopIteration as end:
-                    self._board.add_outcome(end.value)
-
-    def _left_over(self, snapshot: Snapshot) -> dict[str, Ours]:
-        """What an earlier listener had begun: finished where a signal was sent, judged anew where none was."""
-        members = {member.name: member for member in snapshot.members}
-        found: dict[str, Ours] = {}
-        left = self._intentions.load()
-        self._tell_of_intentions("cannot be read or written")
-        for name, intention in left.items():
-            member = members.get(name)
-            if member is None:
-                continue
-            same = member.worker == intention.worker
-            if same and not intention.signalled:
-                continue
-            if not same and member.state is State.STOPPED:
-                continue
-            reason, kind = Reason(intention.reason), Remedy(intention.remedy)
-            under_way = same and member.state is State.RUNNING
-            found[name] = Ours(intention.worker, self._clock(), reason, kind, intention.detail, under_way=under_way)
-            if under_way:
-                order = Restart(intention.worker, kind, reason, intention.detail)
-                settings = self._settings.of(member.group)
-                self._orders.put(lambda o=order, m=member, s=settings: self._begin(o, m, s, finish=True))  # type: ignore[misc]
-        self._orders.put(lambda: self._intentions.keep_only(found))
-        if found:
-            names = ", ".join(sorted(found))
-            self._tell(events.Takeover("", f"an earlier listener left remedies unfinished: {names}; taken over"))
-        return found
 
 
 def _until_reachable(supervisord: Supervisord, tell: Callable[[events.Event], None]) -> int:
@@ -379,6 +352,10 @@ def _until_reachable(supervisord: Supervisord, tell: Callable[[events.Event], No
         time.sleep(UNSETTLED_S)
 
 
+def _wall_clock() -> datetime.datetime:
+    return datetime.datetime.now().astimezone()
+
+
 def _born(pid: int) -> int:
     try:
         return proc.born(pid)
@@ -398,7 +375,7 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     except SettingsError as error:
         print(f"supervisor-uvicorn: {error}", file=sys.stderr)
         return 2
-    log = Log(2, settings.log_format, lambda: datetime.datetime.now().astimezone())
+    log = Log(2, settings.log_format, _wall_clock)
     try:
         listener = Listener(settings, env, log)
     except RpcError as error:

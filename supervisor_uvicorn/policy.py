@@ -28,26 +28,33 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     in_doubt            all        a roster later than the signal that timed out
     (called off)        all        5 s after the remedy was called off, doubling to 60 s while the same brake calls
                                    it off again; its own brake is told
+    state               roll       supervisord has it RUNNING, and it is not ending by itself
+    starting            roll       it serves
+    silent              roll       no worker of the program is silent: those go first
     path                failing    somebody has answered right on this path since the listener started
     panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
                                    one canary after 60 s, then after 120, 240 and each 300 s
     trial               all        the replacement under test serves, or start_timeout + 60 s have gone by; 60 s
                                    doubling to 300 s with each replacement more that does not
-    last_serving        failing    another worker serves (two or more workers)
-    max_unavailable     failing    fewer workers than this are not serving, late or not proven yet
-    backoff             all        10 s doubling to 300 s after the last restart of the same name
-    budget              all        (told as ``suspended``) a restart of the window is older than the window; not asked
+    last_serving        drain      another worker serves (two or more workers)
+    max_unavailable     drain      fewer workers than this are not serving, late or not proven yet
+    backoff             health     10 s doubling to 300 s after the last restart of the same name
+    budget              health     (told as ``suspended``) a restart of the window is older than the window; not asked
                                    for a silent worker while nobody serves, and such a restart is not counted
     dry_run             all        the setting is taken away
     ==================  =========  ============================================================================
+
+*roll* is a worker whose turn it is in a rolling restart that somebody asked for (rollout.py), *drain* are rolls and
+failing workers, *health* are all but rolls. A worker of a roll that is silent is aborted, and only its own brakes and
+the trial hold it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from . import brakes
+from . import brakes, rollout
 from .ledger import (
     CalledOff,
     Decision,
@@ -61,6 +68,7 @@ from .ledger import (
     Remedy,
     Restart,
     Resumed,
+    RollEnded,
     Start,
     Suspended,
     WouldRestart,
@@ -77,6 +85,9 @@ TRIAL_FIRST_S, TRIAL_LONGEST_S = 60.0, 300.0
 CALLED_OFF_S, CALLED_OFF_LONGEST_S = 5.0, 60.0
 """A remedy that was called off is not tried again before the first; each try is a scan of all processes and two writes
 to a disk, so what calls it off each time (a stranger on the socket, for days) makes the tries as rare as the second."""
+
+ROLL_HELD_S = 5.0
+"""A roll that waits for less is not told to be held: a peer that is late by a moment is no news."""
 
 GAPS_REMEMBERED_S = 3600.0
 MOST_GAPS = 64
@@ -136,6 +147,7 @@ class _Desk:
         if not self.look.shutting_down:
             self._restart_silent()
             self._restart_failing()
+            self._go_on_rolling()
         self.program = replace(self.program, said=self.told)
 
     # -- what is known ----------------------------------------------------------------------------------------------
@@ -171,7 +183,7 @@ class _Desk:
         called_off = {name: entry for name, entry in program.called_off.items() if self._still_sick(entry)}
         alive = {past.worker for past in program.workers.values()}
         for name, mine in program.ours.items():  # adopted from an earlier listener
-            if name not in waiting and settings.backoff.first_s > 0:
+            if name not in waiting and settings.backoff.first_s > 0 and mine.reason is not Reason.ROLLING:
                 waiting = brakes.after_restart(waiting, name, settings.backoff, mine.since)
         calm = not program.ours and not any(self._loop_is_sick(past) for past in self.roster)
         room = {subject for subject in program.suspended if self._left(subject, spending) > 0}
@@ -244,6 +256,36 @@ class _Desk:
                 if canary:  # in a dry run as well, or it would tell of all of them
                     self.program = replace(self.program, panic=before.with_canary(self.ages.now))
 
+    def _go_on_rolling(self) -> None:
+        before = self.program.roll
+        if before is None or not before.rolling:
+            return
+        under_remedy = frozenset(mine.worker for mine in self.program.ours.values() if mine.under_way)
+        workers = self.program.workers
+        roll = rollout.advance(before, workers, under_remedy, self.ages, self.settings, self.look.roster_at)
+        held: tuple[str, str] | None = None
+        for turn in roll.waiting if roll.rolling else ():
+            if roll.under_way >= self.settings.max_unavailable:
+                break
+            past = workers[turn.name]
+            brake = self._roll_brake(turn, past)
+            if brake:
+                held = held or brake
+                continue
+            if turn.old is None:
+                self.orders.append(Start(turn.name, f"{past.state.value}, and a restart was asked for"))
+            else:
+                remedy = Remedy.ABORT if self._loop_is_sick(past) else Remedy.DRAIN
+                self._order(past, remedy, Reason.ROLLING, "a restart was asked for")
+            roll = rollout.order(roll, turn.name, self.ages.now)
+        if held and not roll.under_way:
+            roll = rollout.wait(roll, ": ".join(held), self.ages)
+            if self.ages.of(roll.waiting_since or self.ages.now) >= ROLL_HELD_S:
+                self._hold(self.group, *held)
+        if not roll.rolling:
+            self.notes.append(RollEnded(self.group, roll))
+        self.program = replace(self.program, roll=roll)
+
     def _may_start(self, name: str) -> bool:
         return not (self.look.shutting_down or self.settings.dry_run or self._paused(name))
 
@@ -308,6 +350,25 @@ class _Desk:
             )
         return None
 
+    def _roll_brake(self, turn: rollout.Turn, past: Past) -> tuple[str, str] | None:
+        """What holds this turn. Backoff and budget do not: somebody asked for it."""
+        if self.settings.dry_run:
+            return "dry_run", "until the setting is taken away"
+        if turn.old is None:
+            return ("paused", "until resume") if self._paused(turn.name) else None
+        if held := self._private_brake(past):
+            return held
+        if past.state is not State.RUNNING or past.verdict is Verdict.STOPPING:
+            return "state", f"{past.name} is {past.reason or past.state.value}"
+        if self._loop_is_sick(past):
+            return self._trial_brake(past)
+        sick = [other.name for other in self.roster if self._loop_is_sick(other)]
+        if sick:
+            return "silent", f"{', '.join(sorted(sick))} goes first"
+        if past.verdict is Verdict.STARTING:
+            return "starting", f"{past.name} does not serve yet"
+        return self._trial_brake(past, drain=True) or self._capacity_brake(past, canary=False)
+
     def _backoff_brake(self, past: Past) -> tuple[str, str] | None:
         left_s = brakes.backoff_left_s(self.program.waiting, past.name, self.ages)
         return ("backoff", f"restarted a short while ago; again in {left_s:.0f} s") if left_s > 0 else None
@@ -346,7 +407,7 @@ class _Desk:
     def _order(self, past: Past, remedy: Remedy, reason: Reason, detail: str, *, counts: bool = True) -> None:
         """Order the restart and write it into the ledger; a dry run only tells it. ``counts``: against the budget."""
         assert past.worker is not None  # a verdict that leads here is only given to a worker that was looked at
-        order = Restart(past.worker, remedy, reason, detail)
+        order = Restart(past.worker, remedy, reason, detail, past)
         if self.settings.dry_run:
             self.told[past.name] = "dry_run"
             if self.program.said.get(past.name) != "dry_run":
@@ -355,6 +416,7 @@ class _Desk:
         self.orders.append(order)
         self._said_stays(past.name)
         program, now, name = self.program, self.ages.now, past.name
+        health = reason is not Reason.ROLLING  # a roll spends neither budget nor backoff
         before = program.ours.get(name)
         mine = Ours(
             past.worker,
@@ -370,19 +432,8 @@ class _Desk:
         self.program = replace(
             program,
             ours={**program.ours, name: mine},
-            spending=program.spending.spend(name, now) if counts else program.spending,
-            waiting=brakes.after_restart(program.waiting, name, self.settings.backoff, now),
+            spending=program.spending.spend(name, now) if counts and health else program.spending,
+            waiting=brakes.after_restart(program.waiting, name, self.settings.backoff, now)
+            if health
+            else program.waiting,
         )
-
-
-def adopt(ledger: Ledger, found: Mapping[str, Ours]) -> Ledger:
-    """The ledger with what an earlier listener took down: it is ours now, and its restart counts."""
-    programs = {**ledger.programs}
-    for name, mine in found.items():
-        program = programs.get(mine.worker.group, Program())
-        programs[mine.worker.group] = replace(
-            program,
-            ours={**program.ours, name: mine},
-            spending=program.spending.spend(name, mine.since),
-        )
-    return replace(ledger, programs=programs)

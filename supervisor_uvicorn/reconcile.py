@@ -16,11 +16,11 @@ While a signal is in doubt nothing is started either: it is sent by name, and wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from . import brakes
-from .ledger import CalledOff, GaveBack, Note, Ours, Outcome, Program, Replaced, Result, Start
+from . import brakes, rollout
+from .ledger import CalledOff, GaveBack, Ledger, Note, Ours, Outcome, Program, Reason, Replaced, Result, Start
 from .model import Member, State
 from .settings import Settings
 from .verdict import Ages, Past
@@ -117,7 +117,7 @@ def reconcile(
             else:
                 ours[name] = mine
             continue
-        if _proven(program, past, mine, settings):
+        if _proven(past, mine, settings):
             assert past.worker is not None  # turns is only said of a worker that was looked at
             notes.append(Replaced(past.worker, mine.worker, mine.reason, ages.now - mine.since))
             healed = healed or mine.reason.of_the_loop
@@ -136,13 +136,11 @@ def reconcile(
     return replace(program, ours=ours, healed=healed), starts, notes
 
 
-def _proven(program: Program, past: Past, mine: Ours, settings: Settings) -> bool:
+def _proven(past: Past, mine: Ours, settings: Settings) -> bool:
     """Is the new pid well? By its loop where its loop was the trouble, by a right answer where the answers were."""
-    if past.worker is None or past.worker == mine.worker or not past.turns or not past.serves:
-        return False
-    if mine.reason.of_the_loop or settings.path is None:
-        return True
-    return past.right_ever
+    if mine.reason.of_the_loop:
+        return rollout.up(past, mine.worker)
+    return rollout.well(past, mine.worker, settings)
 
 
 def _lives_on(program: Program, past: Past, mine: Ours, roster_at: float) -> bool:
@@ -180,3 +178,21 @@ def _start_due(program: Program, mine: Ours, member: Member, ages: Ages, setting
     if not any(past.serves for past in program.workers.values()):
         wait_s = min(wait_s, START_CAP_S)
     return ages.of(mine.down_since if mine.started_at is None else mine.started_at) >= wait_s
+
+
+def adopt(ledger: Ledger, found: Mapping[str, Ours], counted: frozenset[str] = frozenset()) -> Ledger:
+    """The ledger with what an earlier listener took down: it is ours now, and its restart counts.
+
+    ``counted`` are the groups whose spent budget the earlier listener has handed over: there it counts already.
+    """
+    programs = {**ledger.programs}
+    for name, mine in found.items():
+        group = mine.worker.group
+        program = programs.get(group, Program())
+        counts = group not in counted and mine.reason is not Reason.ROLLING
+        programs[group] = replace(
+            program,
+            ours={**program.ours, name: mine},
+            spending=program.spending.spend(name, mine.since) if counts else program.spending,
+        )
+    return replace(ledger, programs=programs)

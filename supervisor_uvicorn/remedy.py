@@ -9,7 +9,9 @@ which it wants to go on. What it returns is told to the policy as an :class:`Out
     drain (failing)  TERM; drain_timeout later KILL
 
 Just before each signal supervisord is asked, on the same connection, whether that pid still is that name and RUNNING,
-and the kernel whether it still is that process.
+and the kernel whether it still is that process. Where our rpcinterface is there, supervisord compares once more as it
+sends; and it keeps the shared socket open from before the first signal until the name is no longer ours (listen.py
+lets it go), so that nobody is refused while the last worker is replaced.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ from .helpers import (
 )
 from .kernel import proc
 from .kernel.errors import Gone, KernelError
-from .ledger import Outcome, Reason, Remedy, Restart, Result, Start
-from .model import Member, State, WorkerId
+from .ledger import Outcome, Remedy, Restart, Result, Start
+from .model import Member, State, Verdict, WorkerId
 from .report import events
+from .report.evidence import evidence
 from .settings import Settings
+from .supervisord.board import DIFFERS, MAX_HOLD_S
 from .supervisord.rpc import ALREADY_STARTED, BAD_NAME, NOT_RUNNING, SHUTDOWN_STATE, Fault, RpcError
 
 GONE_AFTER_KILL_S = 5.0
@@ -65,8 +69,11 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
         if not finish:
             _still_the_one(worker, tools)
             _not_traced(worker)
+        sent.socket_held = _hold_the_socket(order, member, settings, tools)
+        if not finish:
             freeze = (lambda: _freeze(worker, sent, tools)) if order.remedy is Remedy.ABORT else None
-            yield from free_the_socket(order, member, tools, freeze)
+            if not sent.socket_held:
+                yield from free_the_socket(order, member, tools, freeze)
             tools.intentions.mark_signalled(worker)
         helpers = helpers_of(worker.pid)
         ladder = _abort if order.remedy is Remedy.ABORT else _drain
@@ -77,7 +84,7 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
             return Outcome(worker, Result.CALLED_OFF, "gone", "it has ended by itself")
     except CalledOff as off:
         if sent.frozen and sent.thaw:
-            _thaw(worker, tools)
+            _thaw(worker, sent, tools)
         if not sent.any:
             return Outcome(worker, Result.CALLED_OFF, off.brake, off.detail)
         if is_there(worker):
@@ -129,19 +136,39 @@ class _Sent:
     any: bool = False
     thaw: bool = False  # it was not stopped before
     frozen: bool = False  # it was stopped, so that it starts no more helpers; no handler of its may run any more
+    socket_held: bool = False  # by supervisord, for us
+    start: int = 0  # supervisord's own start time of it, as last asked
+
+
+def _hold_the_socket(order: Restart, member: Member, settings: Settings, tools: Tools) -> bool:
+    """Have supervisord keep the shared socket open, whoever ends meanwhile; False where it cannot."""
+    if tools.board is None or member.options.fd is None:
+        return False
+    limit_s = _limit_s(order, member, settings) + GONE_AFTER_KILL_S + settings.start_timeout_s
+    try:
+        return tools.board.hold(order.worker.group, min(limit_s, MAX_HOLD_S))
+    except RpcError:  # keep_socket=false, or no fcgi-program; a supervisord that does not answer is met again below
+        return False
+
+
+def _limit_s(order: Restart, member: Member, settings: Settings) -> float:
+    """How long it has between its first signal and KILL."""
+    if order.remedy is Remedy.ABORT:
+        return settings.abort_wait_s
+    return member.stopwaitsecs if settings.drain_timeout_s is None else settings.drain_timeout_s
 
 
 def _freeze(worker: WorkerId, sent: _Sent, tools: Tools) -> None:
-    _still_the_one(worker, tools)
+    sent.start = _still_the_one(worker, tools)
     sent.thaw = _status(worker).state != "T"  # who stopped it before may let it go on
-    _signal_again(worker, "STOP", tools)
+    _signal_again(worker, "STOP", tools, sent)
     sent.frozen = True
 
 
-def _thaw(worker: WorkerId, tools: Tools) -> None:
+def _thaw(worker: WorkerId, sent: _Sent, tools: Tools) -> None:
     """Nothing was to be done to it after all: it goes on, as sick as it was."""
     with contextlib.suppress(CalledOff, Over, _Doubt):
-        _signal_again(worker, "CONT", tools)
+        _signal_again(worker, "CONT", tools, sent)
 
 
 def _abort(
@@ -154,8 +181,8 @@ def _abort(
             return
         _signal(order, "ABRT", tools, sent)
         if status.state == "T":  # a stopped process acts on ABRT only once it goes on
-            _signal_again(worker, "CONT", tools)
-    yield from _gone_within(worker, settings.abort_wait_s, tools)
+            _signal_again(worker, "CONT", tools, sent)
+    yield from _gone_within(worker, _limit_s(order, member, settings), tools)
 
 
 def _drain(
@@ -163,8 +190,7 @@ def _drain(
 ) -> Generator[float, None, None]:
     if not sent.any:
         _signal(order, "TERM", tools, sent)
-    limit_s = member.stopwaitsecs if settings.drain_timeout_s is None else settings.drain_timeout_s
-    yield from _gone_within(order.worker, limit_s, tools)
+    yield from _gone_within(order.worker, _limit_s(order, member, settings), tools)
 
 
 def _kill(order: Restart, member: Member, tools: Tools, sent: _Sent) -> Generator[float, None, None]:
@@ -172,7 +198,8 @@ def _kill(order: Restart, member: Member, tools: Tools, sent: _Sent) -> Generato
     until = tools.now() + ASK_AGAIN_FOR_S
     while is_there(worker):
         try:
-            if sent.any:  # it may have begun to fork, or have become the last one, since its first signal
+            # Since its first signal it may have begun to fork, or have become the last one.
+            if sent.any and not sent.socket_held:
                 yield from free_the_socket(order, member, tools, lambda: _freeze(worker, sent, tools))
             _signal(order, "KILL", tools, sent)
         except CalledOff as off:
@@ -188,21 +215,22 @@ def _kill(order: Restart, member: Member, tools: Tools, sent: _Sent) -> Generato
 def _signal(order: Restart, name: str, tools: Tools, sent: _Sent) -> None:
     """Ask whether it still is the one, and send, back to back on one connection."""
     worker = order.worker
-    _still_the_one(worker, tools)
+    sent.start = _still_the_one(worker, tools)
     if not sent.any:
-        verdict = "silent" if order.reason is Reason.SILENT else "failing"
-        if order.reason is Reason.START_TIMEOUT:
-            verdict = "starting"
-        tools.tell(events.Restarting(worker, order.reason.value, order.detail, order.remedy.value, verdict))
-    _signal_again(worker, name, tools)
+        verdict = order.seen.verdict.value if order.seen else Verdict.UNKNOWN.value
+        seen = evidence(order.seen, tools.now()) if order.seen else {}
+        tools.tell(events.Restarting(worker, order.reason.value, order.detail, order.remedy.value, verdict, seen))
+    _signal_again(worker, name, tools, sent)
     sent.any = True
 
 
-def _signal_again(worker: WorkerId, name: str, tools: Tools) -> None:
+def _signal_again(worker: WorkerId, name: str, tools: Tools, sent: _Sent) -> None:
     try:
-        tools.supervisord.signal(worker.name, name)
+        compared = tools.board is not None and tools.board.signal_worker(worker.name, worker.pid, sent.start, name)
+        if not compared:
+            tools.supervisord.signal(worker.name, name)
     except Fault as fault:
-        if fault.code in (NOT_RUNNING, BAD_NAME):  # it has ended between the question and the signal
+        if fault.code in (NOT_RUNNING, BAD_NAME, DIFFERS):  # it has ended between the question and the signal
             raise Over from fault
         raise CalledOff("refused", f"supervisord refused the signal {name}: {fault}") from fault
     except RpcError as error:
@@ -224,8 +252,8 @@ def _gone_within(worker: WorkerId, limit_s: float, tools: Tools) -> Generator[fl
 # -- is it the right one? --------------------------------------------------------------------------------------------
 
 
-def _still_the_one(worker: WorkerId, tools: Tools) -> None:
-    """Asked last of all before a signal, on the connection that carries the signal."""
+def _still_the_one(worker: WorkerId, tools: Tools) -> int:
+    """Asked last of all before a signal, on the connection that carries the signal. supervisord's own start of it."""
     if not is_there(worker):
         raise Over
     try:
@@ -240,6 +268,7 @@ def _still_the_one(worker: WorkerId, tools: Tools) -> None:
         raise Over
     if info.state is not State.RUNNING:
         raise CalledOff("state", f"supervisord has it {info.state.value} meanwhile")
+    return info.start
 
 
 def _status(worker: WorkerId) -> proc.ProcessStatus:

@@ -31,6 +31,8 @@ from .verdict import Ages, Past
 LONGEST_WAIT_S = 300.0
 """Longer than a silent peer takes to be found and replaced (silent_after 30 s, abort_wait, start_timeout 90 s)."""
 
+_NO_PROCESS = (State.EXITED, State.BACKOFF, State.FATAL)
+
 FATAL_FRESH_S = 3.0
 """A name that was FATAL when it was told to start may be shown so by a roster that was read about then."""
 
@@ -86,7 +88,9 @@ class Roll:
 
     @property
     def waiting(self) -> tuple[Turn, ...]:
-        return tuple(turn for turn in self.turns if turn.stage is Stage.WAITING)
+        """Who may be next: not a name whose earlier turn has not ended."""
+        busy = {turn.name for turn in self.turns if turn.stage is Stage.UNDER_WAY}
+        return tuple(turn for turn in self.turns if turn.stage is Stage.WAITING and turn.name not in busy)
 
 
 def begin(ident: str, workers: Iterable[Past], now: float) -> Roll:
@@ -103,14 +107,19 @@ def join(roll: Roll, ident: str, workers: Iterable[Past]) -> Roll:
 
 
 def _there(past: Past) -> WorkerId | None:
-    return None if past.state in (State.EXITED, State.FATAL) else past.worker
+    return None if past.state in _NO_PROCESS else past.worker
+
+
+def up(past: Past, old: WorkerId | None) -> bool:
+    """Is this a new process that serves, and whose loop turns?"""
+    if past.worker is None or past.worker == old or past.state is not State.RUNNING:
+        return False
+    return past.turns and past.serves
 
 
 def well(past: Past, old: WorkerId | None, settings: Settings) -> bool:
-    """Is this a new process, and proven healthy: it serves, its loop turns, and it has answered right where asked?"""
-    if past.worker is None or past.worker == old or past.state is not State.RUNNING:
-        return False
-    return past.turns and past.serves and (settings.path is None or past.right_ever)
+    """Is it proven healthy: up, and it has answered right where it is asked?"""
+    return up(past, old) and (settings.path is None or past.right_ever)
 
 
 def advance(
@@ -144,11 +153,11 @@ def _turn(turn: Turn, past: Past | None, under_remedy: frozenset[WorkerId], ages
         return replace(turn, stage=Stage.LEFT, detail="no longer a worker of supervisord's that is watched")
     if past.state is State.STOPPED and (turn.old is None or turn.old not in under_remedy):
         return replace(turn, stage=Stage.LEFT, detail="stopped by the operator")
-    if turn.old is not None and past.worker == turn.old and past.state not in (State.EXITED, State.FATAL):
+    if turn.old is not None and past.worker == turn.old and past.state not in _NO_PROCESS:
         stage = Stage.UNDER_WAY if turn.old in under_remedy else Stage.WAITING
         return turn if stage is turn.stage else replace(turn, stage=stage)
     if turn.old is None and turn.stage is Stage.WAITING and past.state in (State.EXITED, State.FATAL):
-        return turn
+        return turn  # it waits to be started
     if well(past, turn.old, settings):
         assert past.worker is not None  # well() has said so
         gone_at = ages.now if turn.gone_at is None else turn.gone_at
@@ -174,13 +183,10 @@ def _wrong(turn: Turn, past: Past | None, ages: Ages, settings: Settings, roster
 
 def order(roll: Roll, name: str, now: float) -> Roll:
     """The waiting turn of ``name`` has been ordered: a restart, or, where it was down, a start."""
-    turns = []
-    done = False
-    for turn in roll.turns:
-        if not done and turn.name == name and turn.stage is Stage.WAITING:
-            done = True
-            turn = replace(turn, stage=Stage.UNDER_WAY, gone_at=now if turn.old is None else None)
-        turns.append(turn)
+    turns = list(roll.turns)
+    which = turns.index(next(turn for turn in roll.waiting if turn.name == name))
+    gone_at = now if turns[which].old is None else None
+    turns[which] = replace(turns[which], stage=Stage.UNDER_WAY, gone_at=gone_at)
     return replace(roll, turns=tuple(turns), waiting_since=None, detail="")
 
 
@@ -193,6 +199,6 @@ def wait(roll: Roll, why: str, ages: Ages) -> Roll:
 
 
 def _stop(roll: Roll, why: str, now: float) -> Roll:
-    left = len({turn.name for turn in roll.waiting})
+    left = len({turn.name for turn in roll.turns if turn.stage is Stage.WAITING})
     untouched = f"; {left} worker{' was' if left == 1 else 's were'} not touched" if left else ""
     return replace(roll, state=RollState.STOPPED, detail=f"{why}{untouched}", ended_at=now)

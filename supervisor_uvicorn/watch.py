@@ -12,30 +12,23 @@ from dataclasses import dataclass, field
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
-from .ledger import (
-    Decision,
-    GaveBack,
-    Held,
-    Ledger,
-    Look,
-    Note,
-    Outcome,
-    Replaced,
-    Resumed,
-    Suspended,
-    WouldRestart,
-)
+from .ledger import Decision, Ledger, Look, Outcome
 from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
+from .operations import Pauses, Reply, carry_out, paused_now, run_out
 from .policy import decide
 from .probe.pins import Pins
 from .probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Request, Sight, Target
 from .report import events
+from .report.notes import told_of
 from .settings import ListenSettings, Settings
+from .supervisord.request import BadRequest, parse
 from .verdict import Ages, Past, newly
 
 LINGERING_S = 10.0
 LOOKS_BEFORE_SLIPS = 3
 """TICKs: what starts slowly, or begins as a wrapper, is no slip of the pen."""
+
+REPLIES_KEPT = 50
 
 LOOKS_A_SILENCE = 4
 """While a pulse is unread the next look comes after a quarter of silent_after at the latest (design, section 3)."""
@@ -63,6 +56,8 @@ class Watch:
     settings: ListenSettings
     pins: Pins
     ledger: Ledger = field(default_factory=Ledger)
+    pauses: Pauses = field(default_factory=dict)
+    replies: tuple[Reply, ...] = ()  # to what was asked, the last of them
     _said: dict[str, object] = field(default_factory=dict)
     _pinned: set[WorkerId] = field(default_factory=set)
     _unpinnable: dict[WorkerId, str] = field(default_factory=dict)
@@ -78,7 +73,6 @@ class Watch:
         full: bool,
         due_s: float,
         outcomes: Iterable[Outcome] = (),
-        paused: frozenset[str] = frozenset(),
     ) -> tuple[Decision, list[events.Event]]:
         """Look at everybody. ``full``: a TICK's look, with HTTP probes; else the pulse alone."""
         watched = [member for member in snapshot.members if not member.not_watched]
@@ -87,12 +81,40 @@ class Watch:
             told += self._tell_slips(snapshot.members)
         evidence, troubles = self._evidence(watched, full)
         told += troubles
+        self.pauses, over = run_out(self.pauses, now)
+        paused = paused_now(self.pauses, snapshot.members, now)
         before = self.ledger
         look = Look(snapshot.members, evidence, snapshot.at, due_s, tuple(outcomes), paused, snapshot.shutting_down)
         self.ledger, decision = decide(before, now, look, self.settings.of)
         told += self._tell_verdicts(before) + self._tell_lingering(now)
-        told += [event for note in decision.notes for event in _events(note)]
+        told += [told_of(note) for note in (*over, *decision.notes)]
         return decision, told
+
+    def ask(self, data: str, snapshot: Snapshot, now: float) -> list[events.Event]:
+        """Carry out what a person asks (supervisord/request.py), or refuse it; the answer is among the replies."""
+        try:
+            request = parse(data)
+        except BadRequest as bad:
+            if bad.ident:
+                self._reply(Reply(bad.ident, "", False, str(bad)))
+            return [events.Error("", f"a request was not understood: {bad}", reason="request")]
+        if any(reply.ident == request.ident for reply in self.replies):  # an event can come twice
+            return []
+        carried = carry_out(
+            request,
+            self.ledger,
+            self.pauses,
+            snapshot.members,
+            now,
+            self.settings.of,
+            shutting_down=snapshot.shutting_down,
+        )
+        self.ledger, self.pauses = carried.ledger, carried.pauses
+        self._reply(carried.reply)
+        return [told_of(note) for note in carried.notes]
+
+    def _reply(self, reply: Reply) -> None:
+        self.replies = (*self.replies, reply)[-REPLIES_KEPT:]
 
     def next_in_s(self, now: float) -> float:
         """Seconds until the next look is due: the pulse; sooner while somebody is late, and at the deadline itself."""
@@ -313,23 +335,6 @@ def _state(worker: WorkerId) -> tuple[str, int]:
     except KernelError:
         return "", 0
     return status.state, status.tracer_pid
-
-
-def _events(note: Note) -> list[events.Event]:
-    if isinstance(note, Held):
-        return [events.Held(note.subject, f"is held, {note.brake}: {note.detail}", note.brake, note.worker)]
-    if isinstance(note, WouldRestart):
-        order = note.order
-        verdict = "silent" if order.reason.of_the_loop else "failing"
-        return [events.WouldRestart(order.worker, order.reason.value, order.detail, order.remedy.value, verdict)]
-    if isinstance(note, Suspended):
-        return [events.Suspended(note.subject, f"is suspended: {note.detail}", "budget")]
-    if isinstance(note, Resumed):
-        return [events.Resumed(note.subject, f"is acted on again: {note.detail}", "budget")]
-    if isinstance(note, Replaced):
-        return [events.Replaced(note.worker, note.old.pid, note.reason.value, note.took_s)]
-    assert isinstance(note, GaveBack)
-    return [events.Released(note.name, f"is left to supervisord again: {note.detail}")]
 
 
 def workers(ledger: Ledger) -> Mapping[str, Past]:

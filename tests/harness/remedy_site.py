@@ -25,6 +25,7 @@ from supervisor_uvicorn.supervisord.rpc import (
     RpcError,
     Unreachable,
 )
+from supervisor_uvicorn.verdict import Past
 
 NAME = "web:web-0"
 ALONE = "import signal, sys\n{setup}\nprint(flush=True)\nsignal.pause()\nwhile True: signal.pause()"
@@ -91,10 +92,17 @@ class Site:
     def tools(self) -> remedy.Tools:
         return remedy.Tools(FakeSupervisord(self), self.intentions, self.told.append, self.clock)  # type: ignore[arg-type]
 
-    def run(self, kind: Remedy = Remedy.ABORT, *, finish: bool = False, reason: Reason | None = None) -> Outcome:
+    def run(
+        self,
+        kind: Remedy = Remedy.ABORT,
+        *,
+        finish: bool = False,
+        reason: Reason | None = None,
+        seen: Past | None = None,
+    ) -> Outcome:
         """To its end; between steps the clock goes on by what it asked for, and the process gets real time."""
         reason = reason or (Reason.SILENT if kind is Remedy.ABORT else Reason.FAILING)
-        order = Restart(self.worker, kind, reason, "for 2 s")
+        order = Restart(self.worker, kind, reason, "for 2 s", seen)
         if not finish:
             self.intentions.put(Intention(NAME, self.worker.pid, self.worker.born, reason.value, kind.value))
         steps = remedy.carry_out(order, self.member, self.settings, self.tools, finish=finish)

@@ -10,7 +10,7 @@ from unit.histories import FOREVER, World
 
 from supervisor_uvicorn.ledger import GaveBack, Ledger, Ours, Outcome, Reason, Remedy, Replaced, Result
 from supervisor_uvicorn.model import Answer, State, Verdict, WorkerId
-from supervisor_uvicorn.policy import adopt
+from supervisor_uvicorn.reconcile import adopt
 from supervisor_uvicorn.reconcile import hear
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
 from supervisor_uvicorn.verdict import Ages

@@ -16,8 +16,9 @@ from supervisor_uvicorn import remedy
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import Refused
 from supervisor_uvicorn.ledger import Outcome, Reason, Remedy, Restart, Result
-from supervisor_uvicorn.model import State, WorkerId
+from supervisor_uvicorn.model import State, Verdict, WorkerId
 from supervisor_uvicorn.settings import Settings
+from supervisor_uvicorn.verdict import Past
 
 # -- the ladders -----------------------------------------------------------------------------------------------------
 
@@ -90,11 +91,13 @@ def test_what_an_earlier_listener_began_is_finished_and_not_begun_anew(site_of: 
     assert site.signals == ["KILL"]
 
 
-def test_the_verdict_in_the_log_is_the_reasons(site_of: Callable[[str], Site]) -> None:
+def test_what_was_seen_of_it_stands_in_the_log(site_of: Callable[[str], Site]) -> None:
     site = site_of("")
-    site.run(reason=Reason.START_TIMEOUT)
+    seen = Past(NAME, site.worker, 0.0, verdict=Verdict.STARTING, wrong=7)
+    site.run(reason=Reason.START_TIMEOUT, seen=seen)
     assert site.told[0].fields["verdict"] == "starting"
     assert site.told[0].fields["reason"] == "start_timeout"
+    assert site.told[0].fields["evidence"]["wrong_answers"] == 7
 
 
 # -- no core ---------------------------------------------------------------------------------------------------------
