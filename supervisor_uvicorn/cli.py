@@ -19,6 +19,12 @@ def _check(args: argparse.Namespace) -> int:
     return run(args)
 
 
+def _verb(args: argparse.Namespace) -> int:
+    from .verbs.command import run
+
+    return run(args)
+
+
 def _config(args: argparse.Namespace) -> int:
     from .config_page import run
 
@@ -30,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     from . import __version__
     from .config_page import add_arguments
     from .settings import CHECK_KEYS, add_flags
+    from .verbs.command import add_verbs
 
     top = argparse.ArgumentParser(
         prog="supervisor-uvicorn",
@@ -54,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("names", nargs="*", metavar="NAME", help="as in supervisorctl: web, web:*, web:web-0, all")
     check.set_defaults(run=_check)
 
+    add_verbs(verbs, _as_a_person)
+
     verbs.add_parser(
         "serve", help="uvicorn behind supervisord's socket, with a shutdown that drops nothing; takes uvicorn's options"
     )
@@ -62,6 +71,11 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(config)
     config.set_defaults(run=_config)
     return top
+
+
+def _as_a_person(verb: argparse.ArgumentParser) -> None:
+    add_supervisord(verb)
+    verb.set_defaults(run=_verb)
 
 
 def add_supervisord(verb: argparse.ArgumentParser) -> None:

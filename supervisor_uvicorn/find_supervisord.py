@@ -44,6 +44,7 @@ def _client_options(args: argparse.Namespace):  # type: ignore[no-untyped-def]  
             "Name supervisord's server instead: -s unix:///run/supervisor.sock"
         ) from error
     options = ClientOptions()
+    options.get_plugins = lambda *_: []  # a [ctlplugin:...] that cannot be imported is no matter of ours
     said = io.StringIO()
     options.stderr = options.stdout = said  # it has the real ones from its import
     try:

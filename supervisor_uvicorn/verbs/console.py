@@ -1,0 +1,78 @@
+"""Where a verb writes, and how it waits: streams and a clock as values, so a test needs neither a terminal nor time."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+from supervisor_uvicorn.report.log import one_line
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # a stand-in for a stream, or one that is closed
+        return False
+
+
+@dataclass
+class Console:
+    """``out`` is for what was asked for, ``err`` for what a person should know beside it.
+
+    ``command`` is what a person types before a verb. ``live``: a line of ``out`` can be rewritten in place. ``clock``
+    is monotonic, in seconds; ``width`` gives the columns of the terminal. Writing raises OSError (a closed pipe).
+    """
+
+    out: TextIO
+    err: TextIO
+    command: str = "supervisor-uvicorn"
+    live: bool = False
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    width: Callable[[], int] = _columns
+    _shown: int = 0  # characters of the line that will be rewritten
+
+    @classmethod
+    def of(cls, out: TextIO, err: TextIO | None = None, command: str = "supervisor-uvicorn") -> Console:
+        return cls(out, sys.stderr if err is None else err, command, _is_terminal(out))
+
+    def say(self, text: str) -> None:
+        """A line, or several, of what was asked for."""
+        self.clear()
+        _write(self.out, text if text.endswith("\n") else text + "\n")
+
+    def note(self, text: str) -> None:
+        """A line beside it, on ``err``."""
+        self.clear()
+        _write(self.err, text if text.endswith("\n") else text + "\n")
+
+    def show(self, text: str) -> None:
+        """The line that is rewritten in place: only where ``live``. It is cut to the terminal's width."""
+        if not self.live:
+            return
+        text = one_line(text)[: max(self.width() - 1, 10)]  # a full line would wrap, and could not be rewritten
+        _write(self.out, "\r" + text.ljust(self._shown))
+        self._shown = len(text)
+
+    def clear(self) -> None:
+        """Take the rewritten line away."""
+        if self._shown:
+            _write(self.out, "\r" + " " * self._shown + "\r")
+            self._shown = 0
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:  # a name that this locale cannot show
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
