@@ -20,9 +20,11 @@ from .find_supervisord import NotFound, rpc_from
 from .kernel import proc
 from .kernel.errors import KernelError
 from .kernel.sock_diag import SockDiag
-from .model import Answer, Member, State, Verdict
+from .model import Answer, Member, Verdict
+from .names import NoSuchName, chosen
 from .probe.pins import Pins
-from .report.log import one_line
+from .report.page import glance
+from .report.table import table, well
 from .roster import Roster
 from .settings import ListenSettings, SettingsError, load
 from .supervisord.calls import Supervisord
@@ -114,97 +116,25 @@ def _late(watch: Watch) -> bool:
 
 
 def _chosen(members: Sequence[Member], names: Sequence[str]) -> list[Member]:
-    """The members that NAMEs mean, as supervisorctl reads them; raises for a NAME that means nobody."""
-    if not names or "all" in names:
-        return list(members)
-    chosen = []
-    for name in names:
-        group, _, process = name.partition(":")
-        matching = [
-            member for member in members if member.name == name or (member.group == group and process in ("", "*"))
-        ]
-        if not matching:
-            known = ", ".join(sorted({member.group for member in members})) or "none"
-            raise _CannotLook(f"{name}: no such uvicorn worker or program (programs here: {known})")
-        chosen += [member for member in matching if member not in chosen]
-    return chosen
-
-
-# -- what is shown ---------------------------------------------------------------------------------------------------
+    """The members that NAMEs mean. Raises :class:`_CannotLook` for a NAME that means nobody."""
+    by_name = {member.name: member for member in members}
+    try:
+        return [by_name[name] for name in chosen(by_name, names)]
+    except NoSuchName as error:
+        raise _CannotLook(str(error)) from None
 
 
 def report(members: Sequence[Member], pasts: Mapping[str, Past]) -> dict[str, Any]:
     """The JSON object of the design, section 5."""
-    programs: dict[str, dict[str, Any]] = {}
-    sockets: dict[str, set[str]] = {}
-    for member in members:
-        program = programs.setdefault(
-            member.group, {"name": member.group, "socket": None, "state": None, "workers": []}
-        )
-        if member.socket is not None:
-            sockets.setdefault(member.group, set()).add(str(member.socket))
-            program["socket"] = ", ".join(sorted(sockets[member.group]))
-        program["workers"].append(_worker(member, pasts.get(member.name)))
-    return {"age_s": 0.0, "programs": list(programs.values())}
+    return glance(members, {name: _at_once(past) for name, past in pasts.items()})
 
 
-def _worker(member: Member, past: Past | None) -> dict[str, Any]:
-    verdict, reason = (past.verdict, past.reason) if past else (Verdict.UNKNOWN, member.not_watched)
-    http = past.http if past else None
-    if verdict in (Verdict.HEALTHY, Verdict.UNKNOWN) and http is not None and http.answer is Answer.WRONG:
-        verdict, reason = Verdict.FAILING, http.reason
-    return {
-        "name": member.name,
-        "pid": member.pid or None,
-        "state": member.state.value,
-        "watched": not member.not_watched,
-        "verdict": verdict.value,
-        "reason": reason,
-        "lag_s": past.lag_s if past else None,
-        "http": {"status": http.status, "seconds": round(http.seconds, 6)} if http else None,
-        "since_s": None,
-        "restarts": None,
-    }
-
-
-def well(page: Mapping[str, Any]) -> bool:
-    """Is every worker that should exist healthy? Where there is none, nothing is proven."""
-    counted = [
-        worker
-        for program in page["programs"]
-        for worker in program["workers"]
-        if worker["state"] != State.STOPPED.value
-    ]
-    return bool(counted) and all(worker["verdict"] == Verdict.HEALTHY.value for worker in counted)
-
-
-def table(page: Mapping[str, Any]) -> str:
-    """The same for people: a line a worker."""
-    rows = [("NAME", "PID", "STATE", "VERDICT", "LAG", "HTTP", "REASON")]
-    for program in page["programs"]:
-        for worker in program["workers"]:
-            http = worker["http"]
-            rows.append(
-                (
-                    worker["name"],
-                    str(worker["pid"] or "-"),
-                    worker["state"],
-                    worker["verdict"] if worker["watched"] else "not watched",
-                    "-" if worker["lag_s"] is None else _duration(worker["lag_s"]),
-                    "-" if http is None else str(http["status"] or "none"),
-                    one_line(worker["reason"]),
-                )
-            )
-    if len(rows) == 1:
-        return "no uvicorn worker found\n"
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    ]
-    return "".join(line.rstrip() + "\n" for line in lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} us"
-    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+def _at_once(past: Past) -> Past:
+    """One wrong answer is all that a single look will see."""
+    if (
+        past.verdict in (Verdict.HEALTHY, Verdict.UNKNOWN)
+        and past.http is not None
+        and past.http.answer is Answer.WRONG
+    ):
+        return replace(past, verdict=Verdict.FAILING, reason=past.http.reason)
+    return past

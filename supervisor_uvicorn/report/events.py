@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,6 +27,18 @@ class Event:
     @property
     def fields(self) -> dict[str, Any]:
         return {}
+
+
+def as_object(event: Event, now: datetime.datetime) -> dict[str, Any]:
+    """The event as a JSON log line and the history have it: ``time`` (RFC 3339), ``level``, ``event``, ``message``,
+    then the event's own fields. ``now`` should know its time zone."""
+    return {
+        "time": now.isoformat(timespec="milliseconds"),
+        "level": event.level,
+        "event": event.kind,
+        "message": event.message,
+        **event.fields,
+    }
 
 
 def _of(worker: WorkerId | None) -> dict[str, Any]:
@@ -114,7 +128,8 @@ class VerdictChanged(Event):
 
 @dataclass(frozen=True)
 class Restarting(Event):
-    """A worker is being ended: the first signal is about to go out."""
+    """A worker is being ended: the first signal is about to go out. ``evidence`` is what a look had shown of it
+    (:func:`report.evidence.evidence`): for the JSON and the history, not for the line that people read."""
 
     kind: ClassVar[str] = "restart"
     level: ClassVar[str] = "WARN"
@@ -123,6 +138,7 @@ class Restarting(Event):
     detail: str
     remedy: str
     verdict: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def message(self) -> str:
@@ -136,6 +152,7 @@ class Restarting(Event):
             "detail": self.detail,
             "remedy": self.remedy,
             "verdict": self.verdict,
+            **({"evidence": dict(self.evidence)} if self.evidence else {}),
         }
 
 
@@ -172,8 +189,8 @@ class Replaced(Event):
 
 @dataclass(frozen=True)
 class Told(Event):
-    """An event of few words: ``held``, ``suspended``, ``resumed``, ``started``, ``helpers``, ``released``,
-    ``standby``, ``takeover``, ``error``."""
+    """An event of few words: ``held``, ``suspended``, ``resumed``, ``paused``, ``started``, ``helpers``,
+    ``released``, ``roll``, ``standby``, ``takeover``, ``error``."""
 
     subject: str  # a worker's name, a program, or "" for the listener itself
     what: str
@@ -213,9 +230,29 @@ class Suspended(Told):
 
 
 class Resumed(Told):
-    """There is room in the budget again."""
+    """There is room in the budget again, or a person has said ``resume``, or a pause is over."""
 
     kind = "resumed"
+
+
+class Paused(Told):
+    """A person has said ``pause``: watched and reported, not acted on."""
+
+    kind = "paused"
+    level = "WARN"
+
+
+class Rolling(Told):
+    """A rolling restart was asked for, goes on, or is done."""
+
+    kind = "roll"
+
+
+class RollStopped(Told):
+    """A rolling restart was stopped: the rest of the workers is left as it was."""
+
+    kind = "roll"
+    level = "ERROR"
 
 
 class Started(Told):

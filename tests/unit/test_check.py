@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor_uvicorn.check import _CannotLook, _chosen, report, table, well
+from supervisor_uvicorn.check import _CannotLook, _chosen, report
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, Verdict, WorkerId
+from supervisor_uvicorn.report.table import table, well
 from supervisor_uvicorn.verdict import Past
 
 AT = Address("tcp", "127.0.0.1", 8000)
@@ -31,12 +32,17 @@ def test_the_json_is_what_the_design_promises() -> None:
     }
     page = json.loads(json.dumps(report([WEB0, WEB1], pasts)))
     assert page == {
+        "version": 1,
+        "listener": None,
+        "answers": [],
         "age_s": 0.0,
         "programs": [
             {
                 "name": "web",
                 "socket": "tcp://127.0.0.1:8000",
                 "state": None,
+                "detail": None,
+                "roll": None,
                 "workers": [
                     {
                         "name": "web:web-0",
@@ -49,6 +55,7 @@ def test_the_json_is_what_the_design_promises() -> None:
                         "http": {"status": 200, "seconds": 0.004123},
                         "since_s": None,
                         "restarts": None,
+                        "held": None,
                     },
                     {
                         "name": "web:web-1",
@@ -61,6 +68,7 @@ def test_the_json_is_what_the_design_promises() -> None:
                         "http": None,
                         "since_s": None,
                         "restarts": None,
+                        "held": None,
                     },
                 ],
             }
@@ -94,17 +102,6 @@ def test_a_tree_says_why_it_is_not_watched() -> None:
     worker = page["programs"][0]["workers"][0]
     assert (worker["watched"], worker["verdict"], worker["reason"]) == (False, "unknown", "it runs with --workers 2")
     assert "not watched" in table(page)
-
-
-def test_the_table_is_a_line_a_worker_whatever_a_worker_says() -> None:
-    reason = "status \x1b[2J\n500"
-    text = table(report([WEB0, WEB1], {"web:web-0": past(WEB0, Verdict.FAILING, reason)}))
-    lines = text.splitlines()
-    assert len(lines) == 3
-    assert lines[0].split() == ["NAME", "PID", "STATE", "VERDICT", "LAG", "HTTP", "REASON"]
-    assert "\x1b" not in text
-    assert "status \\x1b[2J\\n500" in lines[1]
-    assert table(report([], {})) == "no uvicorn worker found\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_uvicorn.model import Verdict, WorkerId
+from supervisor_uvicorn.model import Answer, HttpOutcome, State, Ticks, Verdict, WorkerId
 from supervisor_uvicorn.report import events
+from supervisor_uvicorn.report.evidence import evidence
 from supervisor_uvicorn.report.log import Log, json_line, one_line, text_line
+from supervisor_uvicorn.verdict import Past
 
 NOW = datetime.datetime(2026, 11, 22, 6, 38, 1, 123456, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
 WORKER = WorkerId("web:web-1", 4711, 99)
@@ -44,6 +47,13 @@ EVERY_KIND: list[tuple[events.Event, dict[str, object]]] = [
         events.Replaced(WORKER, 4000, "silent", 1.23456),
         {"event": "replaced", "old_pid": 4000, "pid": 4711, "took_s": 1.235},
     ),
+    (
+        events.Restarting(WORKER, "silent", "for 2 s", "abort", "silent", {"lag_s": 2.0}),
+        {"event": "restart", "evidence": {"lag_s": 2.0}},
+    ),
+    (events.Rolling("web", "is being rolled"), {"event": "roll", "program": "web", "level": "INFO"}),
+    (events.RollStopped("web", "is no longer rolled"), {"event": "roll", "program": "web", "level": "ERROR"}),
+    (events.Paused("web:web-1", "is paused", "paused"), {"event": "paused", "worker": "web:web-1", "level": "WARN"}),
     (events.Held("web", "is held", "panic"), {"event": "held", "program": "web", "reason": "panic"}),
     (events.Suspended("web:web-1", "x", "budget"), {"event": "suspended", "worker": "web:web-1"}),
     (events.Resumed("web", "x", "budget"), {"event": "resumed"}),
@@ -61,6 +71,18 @@ def test_json_lines_have_the_promised_keys(event: events.Event, promised: dict[s
     assert datetime.datetime.fromisoformat(found["time"]) == NOW.replace(microsecond=123000)
     assert found["message"]
     assert {key: found.get(key) for key in promised} == promised
+
+
+@pytest.mark.parametrize("event", [event for event, _ in EVERY_KIND])
+def test_an_event_is_the_same_object_in_the_log_and_in_the_history(event: events.Event) -> None:
+    assert json.loads(json_line(event, NOW)) == json.loads(json.dumps(events.as_object(event, NOW)))
+
+
+def test_evidence_is_for_machines() -> None:
+    bare = events.Restarting(WORKER, "silent", "for 2 s", "abort", "silent")
+    assert "evidence" not in bare.fields
+    with_evidence = events.Restarting(WORKER, "silent", "for 2 s", "abort", "silent", {"lag_s": 2.0})
+    assert with_evidence.message == bare.message
 
 
 def test_the_text_line_is_as_supervisord_writes_its_own() -> None:
@@ -139,3 +161,56 @@ def test_a_closed_pipe_and_a_file_are_no_trouble(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as file:
         Log(file.fileno(), "text", lambda: NOW)(events.Error("", "in a file"))
     assert (tmp_path / "log").read_text().endswith("ERROR error: in a file\n")
+
+
+# -- evidence --------------------------------------------------------------------------------------------------------
+
+CONDEMNED = Past(
+    "web:web-1",
+    WORKER,
+    100.0,
+    state=State.RUNNING,
+    verdict=Verdict.FAILING,
+    reason="3 wrong answers one after another, the last: status 500",
+    since=150.0,
+    lag_s=0.00002,
+    serving=True,
+    pinned=True,
+    ticks=Ticks(1234, 5.6789),
+    moved_at=158.0,
+    http=HttpOutcome(Answer.WRONG, "status 500", 500, 0.0123456789, b"Traceback: gone"),
+    wrong=3,
+)
+
+
+def test_evidence_is_what_a_look_had_shown() -> None:
+    assert evidence(CONDEMNED, 160.0) == {
+        "verdict": "failing",
+        "verdict_s": 10.0,
+        "reason": "3 wrong answers one after another, the last: status 500",
+        "state": "RUNNING",
+        "seen_s": 60.0,
+        "serving": True,
+        "pinned": True,
+        "unread_s": None,
+        "lag_s": 0.00002,
+        "ticks": {"switches": 1234, "cpu_s": 5.679, "unmoved_s": 2.0},
+        "traced_by": None,
+        "wrong_answers": 3,
+        "http": {"status": 500, "seconds": 0.012346, "reason": "status 500", "body": "Traceback: gone"},
+    }
+    silent = dataclasses.replace(CONDEMNED, http=None, ticks=None, unread_since=128.5, traced_by=7)
+    found = evidence(silent, 160.0)
+    assert (found["unread_s"], found["ticks"], found["http"], found["traced_by"]) == (31.5, None, None, 7)
+
+
+@given(st.binary(max_size=512), st.text(max_size=2000))
+def test_evidence_is_small_and_json_whatever_a_worker_answers(body: bytes, words: str) -> None:
+    http = HttpOutcome(Answer.WRONG, words, 500, 0.1, body)
+    text = json.dumps(evidence(dataclasses.replace(CONDEMNED, http=http, reason=words), 160.0), allow_nan=False)
+    assert len(text) <= 2200
+    shown = json.loads(text)["http"]
+    assert body.decode("utf-8", "replace").startswith(shown["body"])
+    assert words.startswith(shown["reason"])
+    if body.isascii() and body.decode().isprintable():
+        assert len(shown["body"]) == len(body), "plain text is shown whole"
