@@ -28,6 +28,8 @@ Event = dict[str, Any]
 
 START_DEADLINE_S = 60.0
 
+SERVE = "supervisor_uvicorn serve"
+
 PLUGIN = """
 [rpcinterface:uvicorn]
 supervisor.rpcinterface_factory = supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface
@@ -53,7 +55,7 @@ class Program:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: str = ""  # further lines of the section
     command: str = "{uvicorn}"  # how the uvicorn command is wrapped
-    module: str = "uvicorn"  # or "supervisor_uvicorn.serve", which takes the same options
+    module: str = "uvicorn"  # or SERVE, which takes the same options
 
     def section(self, scratch: Path) -> str:
         options = f"--fd 0 --app-dir {interpreter.APPS} {self.uvicorn} {self.app}"
