@@ -260,9 +260,10 @@ class _Desk:
         before = self.program.roll
         if before is None or not before.rolling:
             return
-        under_remedy = frozenset(mine.worker for mine in self.program.ours.values() if mine.under_way)
-        workers = self.program.workers
-        roll = rollout.advance(before, workers, under_remedy, self.ages, self.settings, self.look.roster_at)
+        workers, stuck = self.program.workers, self.program.stuck
+        # Also one whose remedy is over: the roster that we have may be older than its end.
+        taken = frozenset(mine.worker for mine in self.program.ours.values())
+        roll = rollout.advance(before, workers, taken, stuck, self.ages, self.settings, self.look.roster_at)
         held: tuple[str, str] | None = None
         for turn in roll.waiting if roll.rolling else ():
             if roll.under_way >= self.settings.max_unavailable:

@@ -125,20 +125,24 @@ def well(past: Past, old: WorkerId | None, settings: Settings) -> bool:
 def advance(
     roll: Roll,
     workers: Mapping[str, Past],
-    under_remedy: frozenset[WorkerId],
+    taken: frozenset[WorkerId],
+    stuck: frozenset[WorkerId],
     ages: Ages,
     settings: Settings,
     roster_at: float,
 ) -> Roll:
     """The roll after this look; stopped where a turn went wrong, done where none is left.
 
-    ``workers`` are the program's, ``under_remedy`` those whose remedy is ordered and has not reported its end.
+    ``workers`` are the program's, ``taken`` those that we have told, or ordered, to end, ``stuck`` those that outlived
+    KILL.
     """
     if not roll.rolling:
         return roll
-    turns = tuple(_turn(turn, workers.get(turn.name), under_remedy, ages, settings) for turn in roll.turns)
+    turns = tuple(_turn(turn, workers.get(turn.name), taken, ages, settings) for turn in roll.turns)
     roll = replace(roll, turns=turns)
     for turn in turns:
+        if turn.old in stuck and turn.stage is Stage.UNDER_WAY and turn.gone_at is None:
+            return _stop(roll, f"the old {turn.name} outlived KILL", ages.now)
         if why := _wrong(turn, workers.get(turn.name), ages, settings, roster_at):
             return _stop(roll, why, ages.now)
     if all(turn.stage in (Stage.DONE, Stage.LEFT) for turn in turns):
@@ -146,15 +150,15 @@ def advance(
     return roll
 
 
-def _turn(turn: Turn, past: Past | None, under_remedy: frozenset[WorkerId], ages: Ages, settings: Settings) -> Turn:
+def _turn(turn: Turn, past: Past | None, taken: frozenset[WorkerId], ages: Ages, settings: Settings) -> Turn:
     if turn.stage in (Stage.DONE, Stage.LEFT):
         return turn
     if past is None:
         return replace(turn, stage=Stage.LEFT, detail="no longer a worker of supervisord's that is watched")
-    if past.state is State.STOPPED and (turn.old is None or turn.old not in under_remedy):
+    if past.state is State.STOPPED and (turn.old is None or turn.old not in taken):
         return replace(turn, stage=Stage.LEFT, detail="stopped by the operator")
     if turn.old is not None and past.worker == turn.old and past.state not in _NO_PROCESS:
-        stage = Stage.UNDER_WAY if turn.old in under_remedy else Stage.WAITING
+        stage = Stage.UNDER_WAY if turn.old in taken else Stage.WAITING
         return turn if stage is turn.stage else replace(turn, stage=stage)
     if turn.old is None and turn.stage is Stage.WAITING and past.state in (State.EXITED, State.FATAL):
         return turn  # it waits to be started

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .model import Address, Options
 
 _PROGRAMS = {"uvicorn": (), "supervisor-uvicorn": ("serve",)}
-_MODULES = {"uvicorn": (), "supervisor_uvicorn": ("serve",)}
+_MODULES = {"uvicorn": (), "supervisor_uvicorn": ("serve",), "supervisor_uvicorn.serve": ()}
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})  # click 8, types.py ``BoolParamType``
 
 DEFAULT_MAX_HEAD_BYTES = 16 * 1024  # h11 0.16, _connection.py DEFAULT_MAX_INCOMPLETE_EVENT_SIZE

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
-from .ledger import Decision, Ledger, Look, Outcome
+from .ledger import Decision, Ledger, Look, Outcome, Remedy, Restart
 from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
 from .operations import Pauses, Reply, carry_out, paused_now, run_out
 from .policy import decide
@@ -86,6 +86,9 @@ class Watch:
         before = self.ledger
         look = Look(snapshot.members, evidence, snapshot.at, due_s, tuple(outcomes), paused, snapshot.shutting_down)
         self.ledger, decision = decide(before, now, look, self.settings.of)
+        for order in decision.orders:
+            if isinstance(order, Restart) and order.remedy is Remedy.DRAIN:
+                self.pins.let_go(order.worker)  # before its TERM: half a head would hold the drain for a second
         told += self._tell_verdicts(before) + self._tell_lingering(now)
         told += [told_of(note) for note in (*over, *decision.notes)]
         return decision, told

@@ -24,6 +24,7 @@ from supervisor_uvicorn.uvicorn_command import arguments, options, tree, wanted
         "pypy3 -m uvicorn app:app",
         "supervisor-uvicorn serve app:app",
         "python -m supervisor_uvicorn serve app:app",
+        "python -m supervisor_uvicorn.serve app:app",
         "python -um supervisor_uvicorn serve app:app",
     ],
 )
