@@ -99,6 +99,7 @@ def changes(page: Mapping[str, Any]) -> Hashable:
                 worker["name"],
                 worker["pid"],
                 worker["state"],
+                worker["watched"],
                 worker["verdict"],
                 _still(worker["reason"]),
                 None if worker["http"] is None else worker["http"]["status"],
