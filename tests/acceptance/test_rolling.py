@@ -16,7 +16,8 @@ from harness.supervisord import PLUGIN, SERVE, Program, Supervisord, watched
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
-WORKERS, REQUESTS, REPEATS = 4, 100_000, 5
+WORKERS, REQUESTS, ROLLS, REPEATS = 4, 100_000, 3, 5  # at least so many of each
+CLIENTS = 12  # so that each worker has some keep-alive connections to end
 ROLL_S = 120.0
 LOST_PER_WORKER = 4  # by stock uvicorn, new connection for each request: one as a rule
 
@@ -45,8 +46,8 @@ def rolled_under_load(module: str, kind: str) -> tuple[Result, list[float]]:
     """Roll again and again until the load is done; what became of it, and how long each roll took."""
     rolls_s: list[float] = []
     program = Program(numprocs=WORKERS, module=module, uvicorn="--no-access-log")
-    with watched(program, sections=PLUGIN) as site, Load(site.url(), kind) as load:
-        while not rolls_s or load.done < REQUESTS:
+    with watched(program, sections=PLUGIN) as site, Load(site.url(), kind, clients=CLIENTS) as load:
+        while len(rolls_s) < ROLLS or load.done < REQUESTS:
             rolls_s.append(rolled(site))
         result = load.stop()
         last = {f'{{"pid": {pid}}}' for pid in site.pids().values()}

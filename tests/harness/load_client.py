@@ -72,10 +72,23 @@ class Link:
         raise Failed(kind, repr(error)) from None
 
     def ask(self, request: bytes) -> tuple[bytes, bool]:
+        """Send, and :meth:`answer`."""
+        self.send(request)
+        return self.answer()
+
+    def send(self, request: bytes) -> None:
+        """Send a request and do not wait."""
+        try:
+            self.sock.sendall(request)
+        except TimeoutError as error:
+            self._fail(Failure.TIMEOUT, error)
+        except OSError as error:
+            self._fail(Failure.UNANSWERED, error)
+
+    def answer(self) -> tuple[bytes, bool]:
         """The body of an answer of status 200, and whether the answer is the last on this connection."""
         got = b""
         try:
-            self.sock.sendall(request)
             while (end := got.find(b"\r\n\r\n")) < 0:
                 got += self._more(got)
             head = got[:end].lower()
@@ -85,7 +98,6 @@ class Link:
         except TimeoutError as error:
             self._fail(Failure.TIMEOUT, error)
         except (OSError, EOFError) as error:
-            # What the server has written before it closed can be lost behind a reset: then it was not answered either.
             self._fail(Failure.CUT if got else Failure.UNANSWERED, error)
         if not head.startswith(b"http/1.1 200 "):
             self._fail(Failure.WRONG, head.partition(b"\r\n")[0])
