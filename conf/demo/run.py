@@ -81,7 +81,7 @@ def run(bin_directory: Path, directory: Path, port: int, *, once: bool) -> int:
     try:
         show(supervisord, bin_directory, environment, f"http://127.0.0.1:{port}")
         if not once:
-            say_more(f"http://127.0.0.1:{port}")
+            say_more(f"http://127.0.0.1:{port}", bin_directory, directory)
             supervisord.wait()
     except KeyboardInterrupt:
         say("ending")
@@ -124,7 +124,9 @@ def show(supervisord: subprocess.Popen[bytes], bin_directory: Path, environment:
     say("four workers are healthy again")
 
 
-def say_more(url: str) -> None:
+def say_more(url: str, bin_directory: Path, directory: Path) -> None:
+    command = bin_directory / "supervisor-uvicorn"
+    server = f"-s unix://{directory}/supervisor.sock"
     say(
         "your turn, in another terminal; which worker it hits is chance, its answer says which one:",
         f"curl {url}/         who answers?",
@@ -133,6 +135,9 @@ def say_more(url: str) -> None:
         f"curl {url}/fail     answers 500 from now on: drained and replaced after three wrong answers, some 15 s",
         f"curl {url}/slow     answers after 5 s: the same",
         f"curl {url}/recover  heal all that are not replaced yet",
+        f"{command} status {server}",
+        f"{command} history {server}",
+        f"{command} restart {server} web    replace all four, one by one, without losing a request",
         "Ctrl-C ends everything.",
     )
 
