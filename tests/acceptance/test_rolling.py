@@ -31,6 +31,13 @@ def test_serve_drops_nothing(kind: str, repeat: int, figures: Callable[..., None
     assert result.answered >= REQUESTS
 
 
+def test_serve_drops_nothing_of_clients_that_pause(figures: Callable[..., None]) -> None:
+    """Keep-alive connections that are idle when their worker is told to end: the next request may be on its way."""
+    result, rolls_s = rolled_under_load(SERVE, KEPT, requests=0, clients=40, pause_s=0.5)
+    figures(rolls_s=rolls_s, **result.figures())
+    assert result.failed == {}, result.examples
+
+
 @pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize("kind", [NEW, KEPT])
 def test_uvicorn_refuses_nobody(kind: str, repeat: int, figures: Callable[..., None]) -> None:
@@ -42,12 +49,17 @@ def test_uvicorn_refuses_nobody(kind: str, repeat: int, figures: Callable[..., N
         assert result.all_failed <= LOST_PER_WORKER * WORKERS * len(rolls_s), result.examples
 
 
-def rolled_under_load(module: str, kind: str) -> tuple[Result, list[float]]:
+def rolled_under_load(
+    module: str, kind: str, requests: int = REQUESTS, clients: int = CLIENTS, pause_s: float = 0.0
+) -> tuple[Result, list[float]]:
     """Roll again and again until the load is done; what became of it, and how long each roll took."""
     rolls_s: list[float] = []
     program = Program(numprocs=WORKERS, module=module, uvicorn="--no-access-log")
-    with watched(program, sections=PLUGIN) as site, Load(site.url(), kind, clients=CLIENTS) as load:
-        while len(rolls_s) < ROLLS or load.done < REQUESTS:
+    with (
+        watched(program, sections=PLUGIN) as site,
+        Load(site.url(), kind, clients=clients, pause_s=pause_s) as load,
+    ):
+        while len(rolls_s) < ROLLS or load.done < requests:
             rolls_s.append(rolled(site))
         result = load.stop()
         last = {f'{{"pid": {pid}}}' for pid in site.pids().values()}

@@ -92,11 +92,22 @@ class Load:
     """Context manager: ``clients`` processes ask ``path`` of ``url`` inside, each over one connection at a time.
 
     ``kind`` is :data:`NEW` or :data:`KEPT`. Whether it answers at all is for the caller to see before: each request
-    counts from the first. ``timeout_s`` is what a client waits at each step.
+    counts from the first. ``timeout_s`` is what a client waits at each step, ``pause_s`` the longest pause that it
+    makes before a request (by chance anything up to it).
     """
 
-    def __init__(self, url: str, kind: str, *, clients: int = 4, path: str = "/pid", timeout_s: float = 30.0) -> None:
-        self._order: dict[str, object] = {"url": url, "kind": kind, "path": path, "timeout_s": timeout_s}
+    def __init__(
+        self,
+        url: str,
+        kind: str,
+        *,
+        clients: int = 4,
+        path: str = "/pid",
+        timeout_s: float = 30.0,
+        pause_s: float = 0.0,
+    ) -> None:
+        self._order: dict[str, object] = {"url": url, "kind": kind, "path": path}
+        self._order |= {"timeout_s": timeout_s, "pause_s": pause_s}
         self._timeout_s = timeout_s
         self._clients = clients
         self._processes: list[_Process] = []

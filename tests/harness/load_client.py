@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import random
 import socket
 import sys
 import threading
@@ -136,15 +137,17 @@ class Count:
 class Client:
     """Asks again and again; ``count`` says what became of it."""
 
-    def __init__(self, url: str, kind: str, path: str, timeout_s: float) -> None:
-        self._url, self._kind, self._timeout_s = url, kind, timeout_s
+    def __init__(self, url: str, kind: str, path: str, timeout_s: float, pause_s: float = 0.0) -> None:
+        self._url, self._kind, self._timeout_s, self._pause_s = url, kind, timeout_s, pause_s
         self._request = request_for(kind, path)
         self._link: Link | None = None
         self._began = time.monotonic()
         self.count = Count()
 
     def ask(self) -> None:
-        """One request."""
+        """One request, after a pause of anything between nothing and ``pause_s``."""
+        if self._pause_s:
+            time.sleep(random.uniform(0, self._pause_s))
         count, link, began = self.count, self._link, time.monotonic()
         try:
             if link is None:
@@ -179,7 +182,7 @@ def main(order: dict[str, Any]) -> None:
         over.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    client = Client(order["url"], order["kind"], order["path"], order["timeout_s"])
+    client = Client(**order)
     tell_at = 0.0
     while not over.is_set():
         client.ask()
