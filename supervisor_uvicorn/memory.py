@@ -243,12 +243,9 @@ class _Reading:
         )
         if roll.rolling is not (roll.ended_at is None) or not turns:
             raise _Odd
-        if roll.rolling and self.at > self.now:
-            return replace(
-                roll, state=RollState.STOPPED, detail="the listener was away for too long", ended_at=self.now
-            )
-        if roll.rolling and self.away_s >= ROLL_FRESH_S:
-            detail = f"the listener was away for {self.away_s:.0f} s"
+        if roll.rolling and not self.at <= self.now < self.at + ROLL_FRESH_S:
+            away = f"for {self.away_s:.0f} s" if self.at <= self.now else "for a time that cannot be told"
+            detail = f"the listener was away {away}"
             return replace(roll, state=RollState.STOPPED, detail=detail, ended_at=self.now)
         return roll
 

@@ -300,6 +300,7 @@ def test_by_another_clock_times_that_lie_ahead_are_now_and_no_roll_goes_on() -> 
     assert found.panic == Panic(now, now, 2)
     assert found.roll is not None
     assert (found.roll.state, found.roll.ended_at, found.roll.since) == (RollState.STOPPED, now, now)
+    assert found.roll.detail == "the listener was away for a time that cannot be told"
     assert memory.paused == {"all": None, "web:web-2": now + 40.0}, "40 s were left of the pause, and are"
     assert memory.away_s == 0.0
 

@@ -257,6 +257,8 @@ def test_a_turn_under_way_says_how_far_it_is() -> None:
     assert roll_of(rolling(turns=tuple(turns)))["turns"][1]["detail"] == "pid 81 draining"
     down = [WEB[0], member("web:web-1", 0, State.BACKOFF), WEB[2]]
     assert roll_of(rolling(), down)["turns"][1]["detail"] == "BACKOFF in supervisord"
+    exited = [WEB[0], member("web:web-1", 81, State.EXITED), WEB[2]]
+    assert roll_of(rolling(), exited)["turns"][1]["detail"] == "EXITED in supervisord", "and it is the old one"
     turns[1] = replace(turns[1], old=None, gone_at=NOW)
     assert roll_of(rolling(turns=tuple(turns)), down)["turns"][1]["old_pid"] is None
 

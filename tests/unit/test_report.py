@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from supervisor_uvicorn.model import Answer, HttpOutcome, State, Ticks, Verdict, WorkerId
@@ -205,6 +205,8 @@ def test_evidence_is_what_a_look_had_shown() -> None:
 
 
 @given(st.binary(max_size=512), st.text(max_size=2000))
+@example(b"\0" * 512, "\0" * 2000)
+@example(b"\xff" * 512, "")
 def test_evidence_is_small_and_json_whatever_a_worker_answers(body: bytes, words: str) -> None:
     http = HttpOutcome(Answer.WRONG, words, 500, 0.1, body)
     text = json.dumps(evidence(dataclasses.replace(CONDEMNED, http=http, reason=words), 160.0), allow_nan=False)
