@@ -11,14 +11,18 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
+from configparser import RawConfigParser
 from dataclasses import dataclass
 
 from supervisor_uvicorn.settings import ENTRIES, Entry
 from supervisor_uvicorn.settings_file import SECTION, SettingsError, included_files, parse_file
 
 SECTION_NAME = "uvicorn-health"
+_RPCINTERFACE = "supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface"
+_CTLPLUGIN = "supervisor_uvicorn.plugin.ctl:make_controller_plugin"
 _TRUE = ("yes", "true", "on", "1")  # supervisor 4.3.0, datatypes.py TRUTHY_STRINGS
 
 
@@ -34,6 +38,8 @@ class Found:
     server_has_username: bool = False
     has_rpcinterface: bool = False
     has_supervisorctl: bool = False
+    has_board: bool = False  # [rpcinterface:...] with our factory
+    has_ctlplugin: bool = False
     groups: tuple[str, ...] = ()
     listener: str = ""  # a section that runs us already
 
@@ -111,6 +117,8 @@ def inspect(file: str) -> Found:
         server_has_username=bool(server) and bool(parser.get(server, "username", fallback="")),
         has_rpcinterface=parser.has_section("rpcinterface:supervisor"),
         has_supervisorctl=parser.has_section("supervisorctl"),
+        has_board=_has_factory(parser, "rpcinterface:", "supervisor.rpcinterface_factory", _RPCINTERFACE),
+        has_ctlplugin=_has_factory(parser, "ctlplugin:", "supervisor.ctl_factory", _CTLPLUGIN),
         groups=tuple(one.partition(":")[2].strip() for one in parser.sections() if one.startswith(kinds)),
         listener=next(
             (
@@ -124,6 +132,33 @@ def inspect(file: str) -> Found:
     )
 
 
+def _has_factory(parser: RawConfigParser, kind: str, key: str, factory: str) -> bool:
+    return any(one.startswith(kind) and parser.get(one, key, fallback="") == factory for one in parser.sections())
+
+
+def has_our_python(script: str) -> bool:
+    """Does the script ``supervisord`` (or ``supervisorctl``) run with this interpreter, and so find our package?
+
+    The first on PATH; where there is none, the one beside our interpreter. A script with another shebang is somebody
+    else's: a distribution's supervisord does not see into our virtual environment.
+    """
+    ours = os.path.abspath(sys.executable)
+    found = shutil.which(script) or os.path.join(os.path.dirname(ours), script)
+    try:
+        with open(found, "rb") as file:
+            first = file.readline(1024)
+    except OSError:
+        return False
+    words = first[2:].split() if first.startswith(b"#!") else []
+    return bool(words) and _same_python(os.fsdecode(words[0]), ours)
+
+
+def _same_python(one: str, other: str) -> bool:
+    """``bin/python3`` and ``bin/python`` of one virtual environment are the same; not those of two environments."""
+    same_place = os.path.dirname(os.path.abspath(one)) == os.path.dirname(other)
+    return same_place and os.path.realpath(one) == os.path.realpath(other)
+
+
 def config_text(names: Sequence[str] = (), conf: str | None = None) -> str:
     """The sections for the programs ``names`` (empty, or ``all``: every one), to go with ``conf``.
 
@@ -134,7 +169,8 @@ def config_text(names: Sequence[str] = (), conf: str | None = None) -> str:
         conf = next((path for path in search_paths() if os.path.exists(path)), None)
     found = inspect(conf) if conf else Found()
     groups = _groups(names)
-    parts = [_preface(found, groups), *_foundation(found), _listener(found, groups), _general(found, groups)]
+    parts = [_preface(found, groups), *_foundation(found), _listener(found, groups), *_plugins(found)]
+    parts.append(_general(found, groups))
     parts += [_of_group(group) for group in groups]
     return "\n".join(part for part in parts if part)
 
@@ -166,7 +202,7 @@ def _preface(found: Found, groups: Sequence[str]) -> str:
         lines += [
             f"; There is no program or group {group} in {found.file}." for group in groups if group not in found.groups
         ]
-    if found.file and not (found.server and found.has_rpcinterface):
+    if found.file and not (found.server and found.has_rpcinterface and found.has_board):
         lines.append("; supervisord itself must be restarted: a server and an rpcinterface are not taken by an update.")
     return "\n".join(lines) + "\n"
 
@@ -228,6 +264,34 @@ def _listener(found: Found, groups: Sequence[str]) -> str:
             ";stderr_logfile_maxbytes=0",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _plugins(found: Found) -> list[str]:
+    """What runs inside of supervisord and supervisorctl. Neither of them works with a section that it cannot import."""
+    parts = []
+    if not found.has_board:
+        section = f"[rpcinterface:uvicorn]\nsupervisor.rpcinterface_factory = {_RPCINTERFACE}\n"
+        what = "Optional: status, restart, pause, resume and history; TCP_NODELAY; the socket kept open in a restart."
+        parts.append(_plugin(section, what, "supervisord"))
+    if not found.has_ctlplugin:
+        section = f"[ctlplugin:uvicorn]\nsupervisor.ctl_factory = {_CTLPLUGIN}\n"
+        parts.append(
+            _plugin(section, "Optional: the same as supervisorctl uvicorn status, restart, ...", "supervisorctl")
+        )
+    return parts
+
+
+def _plugin(section: str, what: str, script: str) -> str:
+    """As a comment where ``script`` has another Python: the loss would be greater than the gain."""
+    if has_our_python(script):
+        return f"; {what}\n{section}"
+    commented = "".join(f";{line}\n" for line in section.splitlines())
+    return (
+        f"; {what}\n"
+        f"; Only where {script} has a Python that finds supervisor_uvicorn (here it seems to have another one);\n"
+        f"; else {script} does not start any more with these lines.\n"
+        f"{commented}"
+    )
 
 
 def _general(found: Found, groups: Sequence[str]) -> str:

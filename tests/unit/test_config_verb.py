@@ -18,6 +18,7 @@ import pytest
 from supervisor_uvicorn import config_page
 from supervisor_uvicorn.settings import ENTRIES, ListenSettings, add_flags, load
 from supervisor_uvicorn.settings_file import SettingsError, new_parser
+from supervisor_uvicorn.supervisord.board import Board, Note
 from supervisor_uvicorn.supervisord.calls import Supervisord
 from supervisor_uvicorn.supervisord.rpc import Rpc, RpcError
 
@@ -25,11 +26,20 @@ DEADLINE_S = 30.0
 RPCINTERFACE = (
     "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n"
 )
+PLUGINS = """\
+[rpcinterface:uvicorn]
+supervisor.rpcinterface_factory = supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface
+[ctlplugin:uvicorn]
+supervisor.ctl_factory = supervisor_uvicorn.plugin.ctl:make_controller_plugin
+"""
+FOUNDATION = ("rpcinterface:supervisor", "supervisorctl", "eventlistener:uvicorn-health", "supervisor-uvicorn")
 WEB = "[fcgi-program:web]\nsocket=unix://%(here)s/web.sock\ncommand=sleep 1000\n"
 
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # The supervisord that a shell here would start is that of this interpreter.
+    monkeypatch.setenv("PATH", os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
     with tempfile.TemporaryDirectory(prefix="sv") as name:  # short: a unix socket's path has 107 bytes
         monkeypatch.chdir(name)
         yield Path(name)
@@ -108,20 +118,64 @@ def test_a_real_supervisord_takes_it(
             timeout=DEADLINE_S,
         )
         assert done.stdout.strip().isdigit(), done
+        assert Board(rpc).read() == Note(), "the board is there, and empty"
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisorctl", "-c", "final.conf", "help", "uvicorn"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert "uvicorn restart" in done.stdout
 
 
 def test_only_what_lacks_is_printed(home: Path) -> None:
-    (home / "c").write_text("[supervisord]\n[unix_http_server]\nfile=/x/s\n[supervisorctl]\n" + RPCINTERFACE)
-    assert set(sections(config_page.config_text([], "c"))) == {"eventlistener:uvicorn-health", "supervisor-uvicorn"}
+    whole = "[supervisord]\n[unix_http_server]\nfile=/x/s\n[supervisorctl]\n" + RPCINTERFACE + PLUGINS
+    (home / "c").write_text(whole)
+    text = config_page.config_text([], "c")
+    assert set(sections(text)) == {"eventlistener:uvicorn-health", "supervisor-uvicorn"}
+    assert "supervisord itself must be restarted" not in text
+    (home / "c").write_text(whole.replace("[rpcinterface:uvicorn]", "[rpcinterface:x]\n[rpcinterface:uvicorn]"))
+    assert "rpcinterface:uvicorn" not in sections(config_page.config_text([], "c"))
+    (home / "c").write_text(whole.replace(PLUGINS, ""))
+    text = config_page.config_text([], "c")
+    assert {"rpcinterface:uvicorn", "ctlplugin:uvicorn"} < set(sections(text))
+    assert "supervisord itself must be restarted" in text
     (home / "c").write_text("[supervisord]\n[inet_http_server]\nport=*:9099\n")
     printed = sections(config_page.config_text([], "c"))
     assert set(printed) == {
         "rpcinterface:supervisor",
         "supervisorctl",
         "eventlistener:uvicorn-health",
+        "rpcinterface:uvicorn",
+        "ctlplugin:uvicorn",
         "supervisor-uvicorn",
     }
     assert printed["supervisorctl"]["serverurl"] == "http://127.0.0.1:9099"
+
+
+def test_for_a_supervisord_with_another_python_the_plugins_are_comments(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a section that it cannot import, supervisord does not start at all."""
+    (home / "c").write_text("[supervisord]\n")
+    bin_ = home / "bin"
+    bin_.mkdir()
+    monkeypatch.setenv("PATH", str(bin_))
+    for script in ("supervisord", "supervisorctl"):
+        (bin_ / script).write_text("#!/usr/bin/python9 -E\n")
+        (bin_ / script).chmod(0o755)
+    text = config_page.config_text([], "c")
+    assert set(sections(text)) == {"unix_http_server", *FOUNDATION}
+    assert ";[rpcinterface:uvicorn]\n;supervisor.rpcinterface_factory = " in text
+    assert ";[ctlplugin:uvicorn]\n;supervisor.ctl_factory = " in text
+    (bin_ / "supervisord").write_text(f"#!{sys.executable}\n")
+    assert set(sections(config_page.config_text([], "c"))) == {"unix_http_server", "rpcinterface:uvicorn", *FOUNDATION}
+    # an interpreter of the same files in another environment does not see our package
+    (bin_ / "python").symlink_to(os.path.realpath(sys.executable))
+    (bin_ / "supervisord").write_text(f"#!{bin_}/python\n")
+    assert not config_page.has_our_python("supervisord")
+    (bin_ / "supervisord").write_bytes(b"\x7fELF\0")
+    assert not config_page.has_our_python("supervisord")
 
 
 def test_the_listener_section_is_the_design_s(home: Path) -> None:
