@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
-from .ledger import Decision, Ledger, Look, Outcome, Remedy, Restart
+from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
 from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
 from .operations import Pauses, Reply, carry_out, paused_now, run_out
 from .policy import decide
@@ -29,6 +29,9 @@ LOOKS_BEFORE_SLIPS = 3
 """TICKs: what starts slowly, or begins as a wrapper, is no slip of the pen."""
 
 REPLIES_KEPT = 50
+
+AWAITED_S = 0.2
+"""Between looks while a replacement is up and not proven healthy yet: others wait for it, and a look costs little."""
 
 LOOKS_A_SILENCE = 4
 """While a pulse is unread the next look comes after a quarter of silent_after at the latest (design, section 3)."""
@@ -120,11 +123,14 @@ class Watch:
         self.replies = (*self.replies, reply)[-REPLIES_KEPT:]
 
     def next_in_s(self, now: float) -> float:
-        """Seconds until the next look is due: the pulse; sooner while somebody is late, and at the deadline itself."""
+        """Seconds until the next look is due: the pulse; sooner while somebody is late or a replacement is awaited, and
+        at the deadline itself."""
         due_s = self.settings.pulse_s
         ages = Ages(now, self.ledger.gaps)
         for group, program in self.ledger.programs.items():
             settings = self.settings.of(group)
+            if any(_is_awaited(program, name) for name in program.ours):
+                due_s = min(due_s, AWAITED_S)
             for past in program.workers.values():
                 unread_since = past.unread_since if self.pins.is_unread(past.worker) else None
                 late_since = unread_since or (past.moved_at if past.still_looks else None)
@@ -152,7 +158,9 @@ class Watch:
             ours = self._program_ours(member)
             if member.socket is not None and worker not in self._unpinnable and not stopping and not ours:
                 settings = self.settings.of(member.group)
-                targets.append(Target(worker, member.socket, member.options, _request(settings)))
+                # Its first question does not wait for a TICK: a roll waits for the answer.
+                eager = past is None or past.worker != worker or past.http is None
+                targets.append(Target(worker, member.socket, member.options, _request(settings), eager))
         sights = self.pins.look(targets, may_acquire=True, ask=full)
         told: list[events.Event] = []
         evidence = {}
@@ -314,6 +322,11 @@ class Watch:
                     told.append(events.VerdictChanged(past.name, past.worker, past.verdict, past.reason, past.verdict))
         self._lingering &= unknown
         return told
+
+
+def _is_awaited(program: Program, name: str) -> bool:
+    past, mine = program.workers.get(name), program.ours[name]
+    return past is not None and past.state is State.RUNNING and past.worker != mine.worker
 
 
 def _request(settings: Settings) -> Request | None:

@@ -215,8 +215,10 @@ class Pins:
             if not gain.pins and gain.connects:
                 self._fruitless[address] = tries + 1, frozenset(target.worker for target in unpinned)
         for pin in new:
-            self._pins[pin.target.worker] = pin
-            self._short_lived.discard(pin.target.worker)
+            worker = pin.target.worker
+            self._pins[worker] = pin
+            self._short_lived.discard(worker)
+            pin.is_due = pin.target.eager
         self._shake_hands(new)
 
     def _is_promising(self, address: Address, unpinned: Sequence[Target], *, ask: bool) -> bool:

@@ -38,6 +38,7 @@ class Target:
     address: Address
     options: Options
     request: Request | None = None
+    eager: bool = False  # its first question does not wait for a TICK
 
     @property
     def most_head_bytes(self) -> int:

@@ -40,6 +40,6 @@ def told_of(note: Note) -> events.Event:
     if isinstance(note, RollBegan):
         return events.Rolling(note.group, f"is being rolled: {len(roll.turns)} to restart", "rolling")
     if roll.state is RollState.STOPPED:
-        return events.RollStopped(note.group, f"is no longer rolled: {roll.detail}", "stopped")
+        return events.RollStopped(note.group, f"is not rolled any further: {roll.detail}", "stopped")
     took_s = (roll.ended_at or roll.since) - roll.since
     return events.Rolling(note.group, f"is rolled: {len(roll.turns)} restarted in {took_s:.1f} s", "done")
