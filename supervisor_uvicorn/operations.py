@@ -139,13 +139,21 @@ def _restart(case: _Case) -> str:
         if case.settings(member.group).dry_run:
             raise _Refused(f"dry_run is set for {member.group}: nothing is done to anybody")
         if {member.name, member.group} & paused:
-            raise _Refused(f"{member.name} is paused: supervisor-uvicorn resume {member.group}")
+            by = "all" if "all" in case.pauses else member.group if member.group in case.pauses else member.name
+            raise _Refused(f"{member.name} is paused: supervisor-uvicorn resume {by}")
         past = case.ledger.programs.get(member.group, Program()).workers.get(member.name)
         if past is None:
             raise _Refused(f"{member.name} has not been looked at yet: ask again in a moment")
+        # The process that has to go is the one of the roster, which may be newer than the last look.
+        past = replace(past, state=member.state, worker=member.worker)
+        if past.worker is None and past.state not in rollout.NO_PROCESS:
+            why = f"{past.name} is {past.state.value}, and its process cannot be seen"
+            raise _Refused(f"{why}: ask again in a moment, or supervisorctl restart {past.name}")
         by_group.setdefault(member.group, []).append(past)
+    if not stopped and not by_group:
+        raise _Refused("nothing to restart: supervisord has no uvicorn worker")
     if not by_group:
-        raise _Refused(f"nothing to restart: {', '.join(stopped) or 'there is no worker'} STOPPED")
+        raise _Refused(f"nothing to restart, all are STOPPED: supervisorctl start {' '.join(stopped)}")
     return "; ".join(_roll(case, group, pasts) for group, pasts in by_group.items())
 
 

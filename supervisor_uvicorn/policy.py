@@ -28,7 +28,7 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     in_doubt            all        a roster later than the signal that timed out
     (called off)        all        5 s after the remedy was called off, doubling to 60 s while the same brake calls
                                    it off again; its own brake is told
-    state               roll       supervisord has it RUNNING, and it is not ending by itself
+    state               roll       supervisord has it RUNNING, it can be looked at, and it is not ending by itself
     starting            roll       it serves
     silent              roll       no worker of the program is silent: those go first
     path                failing    somebody has answered right on this path since the listener started
@@ -114,7 +114,7 @@ def decide(ledger: Ledger, now: float, look: Look, settings: Callable[[str], Set
         members = by_group.get(group, [])
         desk = _Desk(group, members, look, ages, settings(group), ledger.programs.get(group, Program()))
         desk.work()
-        if members or desk.program.ours:
+        if members or desk.program.ours or (desk.program.roll and desk.program.roll.rolling):
             programs[group] = desk.program
         orders += desk.orders
         notes += desk.notes
@@ -180,7 +180,7 @@ class _Desk:
             for name, entry in program.waiting.items()
             if not self._healthy_for(name, settings.backoff.forget_after_s)
         }
-        called_off = {name: entry for name, entry in program.called_off.items() if self._still_sick(entry)}
+        called_off = {name: entry for name, entry in program.called_off.items() if self._still_wanted(entry)}
         alive = {past.worker for past in program.workers.values()}
         for name, mine in program.ours.items():  # adopted from an earlier listener
             if name not in waiting and settings.backoff.first_s > 0 and mine.reason is not Reason.ROLLING:
@@ -198,9 +198,14 @@ class _Desk:
             healed=program.healed and not calm,
         )
 
-    def _still_sick(self, entry: CalledOff) -> bool:
+    def _still_wanted(self, entry: CalledOff) -> bool:
+        """Is there still a reason to end it: it is sick, or a roll has it in its list?"""
         past = self.program.workers.get(entry.worker.name)
-        return past is not None and past.worker == entry.worker and past.verdict is not Verdict.HEALTHY
+        if past is None or past.worker != entry.worker:
+            return False
+        roll = self.program.roll
+        to_go = roll is not None and roll.rolling and any(turn.old == entry.worker for turn in roll.turns)
+        return to_go or past.verdict is not Verdict.HEALTHY
 
     def _healthy_for(self, name: str, seconds: float) -> bool:
         past = self.program.workers.get(name)
@@ -265,20 +270,23 @@ class _Desk:
         taken = frozenset(mine.worker for mine in self.program.ours.values())
         roll = rollout.advance(before, workers, taken, stuck, self.ages, self.settings, self.look.roster_at)
         held: tuple[str, str] | None = None
-        for turn in roll.waiting if roll.rolling else ():
+        unseen = any(turn.stage is rollout.Stage.UNDER_WAY and turn.name not in workers for turn in roll.turns)
+        for turn in roll.waiting if roll.rolling and not unseen else ():
             if roll.under_way >= self.settings.max_unavailable:
                 break
+            if turn not in roll.waiting:  # another turn of its name has just been ordered
+                continue
             past = workers[turn.name]
             brake = self._roll_brake(turn, past)
             if brake:
                 held = held or brake
                 continue
             if turn.old is None:
-                self.orders.append(Start(turn.name, f"{past.state.value}, and a restart was asked for"))
+                self._start(past)
             else:
                 remedy = Remedy.ABORT if self._loop_is_sick(past) else Remedy.DRAIN
                 self._order(past, remedy, Reason.ROLLING, "a restart was asked for")
-            roll = rollout.order(roll, turn.name, self.ages.now)
+            roll = rollout.order(roll, turn, self.ages.now)
         if held and not roll.under_way:
             roll = rollout.wait(roll, ": ".join(held), self.ages)
             if self.ages.of(roll.waiting_since or self.ages.now) >= ROLL_HELD_S:
@@ -286,6 +294,16 @@ class _Desk:
         if not roll.rolling:
             self.notes.append(RollEnded(self.group, roll))
         self.program = replace(self.program, roll=roll)
+
+    def _start(self, past: Past) -> None:
+        """Start a name that is down for a roll, and, where it is ours, let reconcile know of it."""
+        name, mine = past.name, self.program.ours.get(past.name)
+        if any(isinstance(order, Start) and order.name == name for order in self.orders):
+            return
+        self.orders.append(Start(name, f"{past.state.value}, and a restart was asked for"))
+        if mine is not None:
+            mine = replace(mine, starts=mine.starts + 1, started_at=self.ages.now, down_since=None)
+            self.program = replace(self.program, ours={**self.program.ours, name: mine})
 
     def _may_start(self, name: str) -> bool:
         return not (self.look.shutting_down or self.settings.dry_run or self._paused(name))
@@ -336,7 +354,9 @@ class _Desk:
 
     def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
         others = [other for other in self.roster if other.name != past.name]
-        if others and not any(other.serves for other in others):
+        ours = self.program.ours  # who has just been told to end serves for the last time
+        staying = [one for one in others if one.name not in ours or ours[one.name].worker != one.worker]
+        if others and not any(other.serves for other in staying):
             return "last_serving", "it is the last worker that serves"
         away = [
             other.name
@@ -356,11 +376,11 @@ class _Desk:
         if self.settings.dry_run:
             return "dry_run", "until the setting is taken away"
         if turn.old is None:
-            return ("paused", "until resume") if self._paused(turn.name) else None
+            return self._start_brake(turn.name)
         if held := self._private_brake(past):
             return held
-        if past.state is not State.RUNNING or past.verdict is Verdict.STOPPING:
-            return "state", f"{past.name} is {past.reason or past.state.value}"
+        if past.state is not State.RUNNING or past.verdict is Verdict.STOPPING or not past.looked:
+            return "state", f"{past.name}: {past.reason or past.state.value}"
         if self._loop_is_sick(past):
             return self._trial_brake(past)
         sick = [other.name for other in self.roster if self._loop_is_sick(other)]
@@ -369,6 +389,16 @@ class _Desk:
         if past.verdict is Verdict.STARTING:
             return "starting", f"{past.name} does not serve yet"
         return self._trial_brake(past, drain=True) or self._capacity_brake(past, canary=False)
+
+    def _start_brake(self, name: str) -> tuple[str, str] | None:
+        mine = self.program.ours.get(name)
+        if self._paused(name):
+            return "paused", "until resume"
+        if mine is not None and mine.under_way:
+            return "remedy", f"the remedy of {name} is under way"
+        if mine is not None and in_doubt(mine, self.look.roster_at):
+            return "in_doubt", f"a signal to {name} timed out and may still be carried out"
+        return None
 
     def _backoff_brake(self, past: Past) -> tuple[str, str] | None:
         left_s = brakes.backoff_left_s(self.program.waiting, past.name, self.ages)

@@ -8,12 +8,14 @@ last one was ended, and can never end a new process by mistake; and a second req
     waiting      its process is still there, and nothing has been done to it
     under way    it was told to end, or its name was told to start; or it has gone by itself
     done         a new process of its name is proven healthy
-    left         the operator has stopped it, or taken it away: nobody waits for it
+    left         the operator has stopped it: nobody waits for it
 
 The next turn comes only when fewer than ``max_unavailable`` are under way. A turn whose new process is not proven
 healthy within ``start_timeout`` after the old one has gone, or that ends in FATAL, stops the roll: the new code is
-bad, and the workers that still serve the old one are left as they are. So does a wait for something else (a peer that
-does not serve, ``pause``, a debugger) after :data:`LONGEST_WAIT_S`: nothing here waits for ever.
+bad, and the workers that still serve the old one are left as they are. A name that is no longer seen as a worker is
+waited for in the same way: ``sh -c 'migrate && exec uvicorn ...'`` is none before its exec. So does a wait for
+something else (a peer that does not serve, ``pause``, a debugger, a remedy that is called off again and again) stop it
+after :data:`LONGEST_WAIT_S` in which no process has gone: nothing here waits for ever.
 
 Who may be taken, and when, is asked in policy.py, by the brakes that hold every other restart.
 """
@@ -31,10 +33,14 @@ from .verdict import Ages, Past
 LONGEST_WAIT_S = 300.0
 """Longer than a silent peer takes to be found and replaced (silent_after 30 s, abort_wait, start_timeout 90 s)."""
 
-_NO_PROCESS = (State.EXITED, State.BACKOFF, State.FATAL)
+NO_PROCESS = (State.EXITED, State.BACKOFF, State.FATAL)
 
-FATAL_FRESH_S = 3.0
-"""A name that was FATAL when it was told to start may be shown so by a roster that was read about then."""
+FATAL_FRESH_S = 10.0
+"""A name that was FATAL when it was told to start may be shown so by a roster that was read about then; the call itself
+may take 5 s (supervisord/rpc.py) behind another one."""
+
+
+NOT_SEEN = "not seen as a uvicorn worker any more"
 
 
 class Stage(str, enum.Enum):
@@ -76,7 +82,7 @@ class Roll:
     state: RollState = RollState.ROLLING
     detail: str = ""  # why it was stopped, or what it waits for
     ended_at: float | None = None
-    waiting_since: float | None = None  # nobody is under way, and a brake holds the next
+    waiting_since: float | None = None  # a turn was held or ordered then, and no process has gone since
 
     @property
     def rolling(self) -> bool:
@@ -95,7 +101,7 @@ class Roll:
 
 def begin(ident: str, workers: Iterable[Past], now: float) -> Roll:
     """A roll of these workers: first the names that are down, then who does not serve, then in the given order."""
-    ordered = sorted(workers, key=lambda past: (past.worker is not None, past.serves))
+    ordered = sorted(workers, key=lambda past: (_there(past) is not None, past.serves))
     return Roll((ident,), tuple(Turn(past.name, _there(past)) for past in ordered), now)
 
 
@@ -107,7 +113,7 @@ def join(roll: Roll, ident: str, workers: Iterable[Past]) -> Roll:
 
 
 def _there(past: Past) -> WorkerId | None:
-    return None if past.state in _NO_PROCESS else past.worker
+    return None if past.state in NO_PROCESS else past.worker
 
 
 def up(past: Past, old: WorkerId | None) -> bool:
@@ -118,8 +124,11 @@ def up(past: Past, old: WorkerId | None) -> bool:
 
 
 def well(past: Past, old: WorkerId | None, settings: Settings) -> bool:
-    """Is it proven healthy: up, and it has answered right where it is asked?"""
-    return up(past, old) and (settings.path is None or past.right_ever)
+    """Is it proven healthy: up, and it has answered right where it is asked?
+
+    Whose loop turns without a pin is watched by its ticks alone (``--limit-concurrency``), and is never asked.
+    """
+    return up(past, old) and (settings.path is None or past.right_ever or not past.pinned)
 
 
 def advance(
@@ -139,6 +148,8 @@ def advance(
     if not roll.rolling:
         return roll
     turns = tuple(_turn(turn, workers.get(turn.name), taken, ages, settings) for turn in roll.turns)
+    if _gone(turns) > _gone(roll.turns):
+        roll = replace(roll, waiting_since=None, detail="")
     roll = replace(roll, turns=turns)
     for turn in turns:
         if turn.old in stuck and turn.stage is Stage.UNDER_WAY and turn.gone_at is None:
@@ -147,17 +158,26 @@ def advance(
             return _stop(roll, why, ages.now)
     if all(turn.stage in (Stage.DONE, Stage.LEFT) for turn in turns):
         return replace(roll, state=RollState.DONE, detail="", ended_at=ages.now)
+    held = roll.under_way or roll.detail  # detail: by a brake, so that it is wait()'s affair
+    if not held and roll.waiting_since is not None and ages.of(roll.waiting_since) >= LONGEST_WAIT_S:
+        return _stop(roll, f"waited {LONGEST_WAIT_S:g} s: what was told to end lives on", ages.now)
     return roll
+
+
+def _gone(turns: Iterable[Turn]) -> int:
+    """How far it is: so many processes that need not be ended any more."""
+    return sum(1 for turn in turns if turn.gone_at is not None or turn.stage in (Stage.DONE, Stage.LEFT))
 
 
 def _turn(turn: Turn, past: Past | None, taken: frozenset[WorkerId], ages: Ages, settings: Settings) -> Turn:
     if turn.stage in (Stage.DONE, Stage.LEFT):
         return turn
     if past is None:
-        return replace(turn, stage=Stage.LEFT, detail="no longer a worker of supervisord's that is watched")
+        return _under_way(turn, ages.now, NOT_SEEN)
     if past.state is State.STOPPED and (turn.old is None or turn.old not in taken):
         return replace(turn, stage=Stage.LEFT, detail="stopped by the operator")
-    if turn.old is not None and past.worker == turn.old and past.state not in _NO_PROCESS:
+    is_there = turn.old is not None and turn.gone_at is None and past.worker == turn.old
+    if is_there and past.state not in NO_PROCESS:
         stage = Stage.UNDER_WAY if turn.old in taken else Stage.WAITING
         return turn if stage is turn.stage else replace(turn, stage=stage)
     if turn.old is None and turn.stage is Stage.WAITING and past.state in (State.EXITED, State.FATAL):
@@ -165,33 +185,46 @@ def _turn(turn: Turn, past: Past | None, taken: frozenset[WorkerId], ages: Ages,
     if well(past, turn.old, settings):
         assert past.worker is not None  # well() has said so
         gone_at = ages.now if turn.gone_at is None else turn.gone_at
-        return replace(turn, stage=Stage.DONE, gone_at=gone_at, new_pid=past.worker.pid)
-    if turn.gone_at is None or turn.stage is not Stage.UNDER_WAY:
-        return replace(turn, stage=Stage.UNDER_WAY, gone_at=ages.now if turn.gone_at is None else turn.gone_at)
-    return turn
+        return replace(turn, stage=Stage.DONE, gone_at=gone_at, new_pid=past.worker.pid, detail="")
+    return _under_way(turn, ages.now, "")
+
+
+def _under_way(turn: Turn, now: float, detail: str) -> Turn:
+    """Its process has gone: now, if that was not known."""
+    if turn.gone_at is not None and turn.stage is Stage.UNDER_WAY and turn.detail == detail:
+        return turn
+    gone_at = now if turn.gone_at is None else turn.gone_at
+    return replace(turn, stage=Stage.UNDER_WAY, gone_at=gone_at, detail=detail)
 
 
 def _wrong(turn: Turn, past: Past | None, ages: Ages, settings: Settings, roster_at: float) -> str:
     """Why this turn stops the roll; empty while it does not."""
-    if turn.stage is not Stage.UNDER_WAY or turn.gone_at is None or past is None:
+    if turn.stage is not Stage.UNDER_WAY or turn.gone_at is None:
         return ""
+    late = ages.of(turn.gone_at) >= settings.start_timeout_s
+    if past is None:
+        limit_s = settings.start_timeout_s
+        return f"{turn.name} is {NOT_SEEN} for {limit_s:g} s (start_timeout)" if late else ""
     fresh = turn.old is None and roster_at < turn.gone_at + FATAL_FRESH_S
     if past.state is State.FATAL and not fresh:
         return f"{turn.name} does not start: supervisord has given it up (FATAL)"
-    if ages.of(turn.gone_at) < settings.start_timeout_s:
+    if not late:
         return ""
     seen = past.reason or past.verdict.value
     limit_s = settings.start_timeout_s
     return f"the new {turn.name} is not proven healthy after {limit_s:g} s (start_timeout): {seen}"
 
 
-def order(roll: Roll, name: str, now: float) -> Roll:
-    """The waiting turn of ``name`` has been ordered: a restart, or, where it was down, a start."""
+def order(roll: Roll, turn: Turn, now: float) -> Roll:
+    """This one of ``roll.waiting`` has been ordered: a restart, or, where its name was down, a start.
+
+    How long the roll has waited is not forgotten before a process has gone: the remedy may be called off, or in doubt.
+    """
+    started = turn.old is None
+    since = now if roll.waiting_since is None else roll.waiting_since
     turns = list(roll.turns)
-    which = turns.index(next(turn for turn in roll.waiting if turn.name == name))
-    gone_at = now if turns[which].old is None else None
-    turns[which] = replace(turns[which], stage=Stage.UNDER_WAY, gone_at=gone_at)
-    return replace(roll, turns=tuple(turns), waiting_since=None, detail="")
+    turns[turns.index(turn)] = replace(turn, stage=Stage.UNDER_WAY, gone_at=now if started else None)
+    return replace(roll, turns=tuple(turns), waiting_since=None if started else since, detail="")
 
 
 def wait(roll: Roll, why: str, ages: Ages) -> Roll:

@@ -11,21 +11,28 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from supervisor_uvicorn import memory
 from supervisor_uvicorn.ledger import (
     Decision,
     Held,
     Ledger,
     Look,
     Note,
+    Ours,
     Outcome,
+    Program,
     Remedy,
     Restart,
     Result,
     Start,
 )
 from supervisor_uvicorn.model import Address, Answer, Evidence, HttpOutcome, Member, State, Ticks, WorkerId
+from supervisor_uvicorn.operations import Pauses, Reply, carry_out, paused_now, run_out
 from supervisor_uvicorn.policy import decide
+from supervisor_uvicorn.reconcile import adopt
+from supervisor_uvicorn.rollout import Roll
 from supervisor_uvicorn.settings import Settings
+from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.verdict import Past
 
 TICK_S = 5.0
@@ -96,6 +103,8 @@ class Sim:
     limit_concurrency: bool = False  # no pin may be held
     wins_no_accept: bool = False  # it is never pinned, though it accepts
     hidden: bool = False  # the kernel does not show it to us
+    listed: bool = True  # False: the roster has no such worker (removed, or a wrapper before its exec)
+    not_watched: str = ""
     unreadable: bool = False  # this look can read nothing of it
     traced_by: int = 0
     remedy_s: float = 0.1
@@ -114,6 +123,8 @@ class World:
             sim.process = self._process(sim, -100.0)
         self.dependency_up = dependency_up
         self.paused: frozenset[str] = frozenset()
+        self.pauses: Pauses = {}  # those that were asked for
+        self.replies: list[Reply] = []
         self.shutting_down = False
         self.roster_at: float | None = None  # frozen; None: read at each look
         self.frozen: tuple[Member, ...] = ()
@@ -155,6 +166,53 @@ class World:
     def operator_starts(self, index: int) -> None:
         self._spawn(self.sims[index])
 
+    def ask(self, verb: str, *names: str, for_s: float | None = None) -> Reply:
+        """What a person types; heard by the listener between two looks, as ``Watch.ask`` does."""
+        request = Request(f"ask-{len(self.replies)}", verb, names, for_s)
+        carried = carry_out(
+            request,
+            self.ledger,
+            self.pauses,
+            self.roster(),
+            self.now,
+            lambda group: self.settings,
+            shutting_down=self.shutting_down,
+        )
+        self.ledger, self.pauses = carried.ledger, carried.pauses
+        self.notes += [(self.now, note) for note in carried.notes]
+        self.replies.append(carried.reply)
+        return carried.reply
+
+    def new_listener(self, away_s: float = 0.0, *, signalled: bool = True) -> None:
+        """The listener is killed, and the next one comes ``away_s`` later: with what memory.py and intentions.py keep.
+
+        ``signalled``: the first signal of each remedy under way has been sent; else it is judged anew.
+        """
+        text = memory.to_text(self.ledger, self.pauses, [], self.now)
+        ours = {name: mine for program in self.ledger.programs.values() for name, mine in program.ours.items()}
+        self.under_way, self.outcomes = [], []
+        self.now += away_s
+        self._supervisord()
+        kept = memory.from_text(text, self.now)
+        assert kept is not None
+        self.ledger, self.pauses = Ledger(kept.programs, gaps=((self.now, kept.away_s),)), kept.paused
+        members = {member.name: member for member in self.members()}
+        found: dict[str, Ours] = {}
+        for name, mine in ours.items():  # as remedies.py left_over does
+            member = members.get(name)
+            same = member is not None and member.worker == mine.worker
+            if member is None or (same and not signalled) or (not same and member.state is State.STOPPED):
+                continue
+            finish = same and member.state is State.RUNNING
+            found[name] = Ours(mine.worker, self.now, mine.reason, mine.remedy, mine.detail, under_way=finish)
+            if finish:
+                self.under_way.append((self.now + self.sim(name).remedy_s, mine.worker, mine.remedy))
+        self.ledger = adopt(self.ledger, found, frozenset(kept.programs))
+        for sim in self.sims:
+            if sim.process is not None:
+                sim.process.pinned, sim.process.unread_since, sim.process.queued_since = False, None, None
+                sim.process.asked_at = None
+
     def run(self, seconds: float, step_s: float = 1.0) -> None:
         """Looks each ``step_s``, with TICKs each 5 s."""
         until = self.now + seconds
@@ -178,10 +236,13 @@ class World:
         if tick:
             self.tick_at = self.now + TICK_S
         evidence = self._evidence(tick)
-        members = self.frozen if self.roster_at is not None else self.members()
+        members = self.roster()
         at = self.now if self.roster_at is None else self.roster_at
         outcomes, self.outcomes = tuple(self.outcomes), []
-        look = Look(members, evidence, at, due_s, outcomes, self.paused, self.shutting_down)
+        self.pauses, over = run_out(self.pauses, self.now)
+        self.notes += [(self.now, note) for note in over]
+        paused = self.paused | paused_now(self.pauses, members, self.now)
+        look = Look(members, evidence, at, due_s, outcomes, paused, self.shutting_down)
         self.before, self.last_look = self.ledger, look
         self.ledger, decision = decide(self.before, self.now, look, lambda group: self.settings)
         self.watch(self, look, decision)
@@ -200,6 +261,21 @@ class World:
 
     def sim(self, name: str) -> Sim:
         return next(sim for sim in self.sims if sim.name == name)
+
+    @property
+    def program(self) -> Program:
+        return self.ledger.programs["web"]
+
+    @property
+    def roll(self) -> Roll:
+        """The one under way, or the last that was."""
+        roll = self.program.roll
+        assert roll is not None, "nobody has asked for one"
+        return roll
+
+    def pids(self) -> list[int]:
+        """Of each name; 0: none."""
+        return [sim.process.pid if sim.process else 0 for sim in self.sims]
 
     def past(self, index: int) -> Past:
         return self.ledger.programs["web"].workers[f"web:web-{index}"]
@@ -230,6 +306,10 @@ class World:
     def _well(self, sim: Sim) -> bool:
         return sim.process is not None and sim.process.serves(self.now) and not sim.process.is_blocked(self.now)
 
+    def roster(self) -> tuple[Member, ...]:
+        """As the listener has it: :meth:`members`, unless it is frozen."""
+        return self.frozen if self.roster_at is not None else self.members()
+
     def members(self) -> tuple[Member, ...]:
         return tuple(
             Member(
@@ -239,8 +319,10 @@ class World:
                 sim.process.pid if sim.process and not sim.hidden else None,
                 socket=Address("tcp", "127.0.0.1", 80),
                 socket_inode=1,
+                not_watched=sim.not_watched,
             )
             for sim in self.sims
+            if sim.listed
         )
 
     def _process(self, sim: Sim, after_s: float) -> Process:
