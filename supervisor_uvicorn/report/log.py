@@ -14,7 +14,7 @@ import stat
 import threading
 from collections.abc import Callable
 
-from .events import Error, Event
+from .events import Error, Event, as_object
 
 
 def text_line(event: Event, now: datetime.datetime) -> str:
@@ -25,14 +25,7 @@ def text_line(event: Event, now: datetime.datetime) -> str:
 
 def json_line(event: Event, now: datetime.datetime) -> str:
     """One object: ``time`` (RFC 3339), ``level``, ``event``, ``message``, then the event's own fields."""
-    fields = {
-        "time": now.isoformat(timespec="milliseconds"),
-        "level": event.level,
-        "event": event.kind,
-        "message": event.message,
-        **event.fields,
-    }
-    return json.dumps(fields, default=str) + "\n"
+    return json.dumps(as_object(event, now), default=str) + "\n"
 
 
 def one_line(message: str) -> str:
