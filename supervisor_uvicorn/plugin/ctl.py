@@ -25,7 +25,7 @@ VERBS = ("status", "restart", "pause", "resume", "history", "check")
 _COMPLETION_S = 2.0  # somebody has pressed a key, and waits
 
 _HELP = """\
-uvicorn status [--json] [NAME ...]\t\tWhat the listener knows of each worker
+uvicorn status [--json] [--watch] [NAME ...]\tWhat the listener knows of each worker
 uvicorn restart [--timeout S] NAME ...\t\tReplace workers one by one, each when the one before is healthy
 uvicorn pause [--for S] [NAME ...]\t\tLet the listener watch and report, and restart nobody (S: 90, 90s, 5m, 1h)
 uvicorn resume [NAME ...]\t\t\tLet the listener act again

@@ -102,18 +102,16 @@ def current_page(desk: Desk, command: str = "supervisor-uvicorn") -> Page:
         raise NoNews(str(error)) from None
 
 
-def ask(desk: Desk, console: Console, request: Request) -> Mapping[str, Any]:
-    """Send a request and wait for the listener's yes.
+def send(desk: Desk, console: Console, request: Request) -> None:
+    """Send a request, once, where there is a listener that could answer it.
 
-    Raises :class:`NoNews` where nobody reports, nobody answers, or the listener refuses; :class:`RpcError` where the
-    event could not be sent.
+    Raises :class:`NoNews` where nobody reports, and :class:`RpcError` where it surely was not sent.
     """
     page = current_page(desk, console.command)
     if page.stale:
         raise NoNews(f"{stale(desk, page)}\nNothing was asked of it")
     with contextlib.suppress(InDoubt):  # the board will tell whether it went out
         desk.send(request)
-    return answer(Poll(desk, console), console, request.ident)
 
 
 def new_ident() -> str:

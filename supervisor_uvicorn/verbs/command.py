@@ -38,6 +38,7 @@ def add_verbs(verbs: Any, finish: Callable[[argparse.ArgumentParser], None]) -> 
     """Add the verbs to ``verbs`` (of ``add_subparsers``). ``finish`` adds what is common to all of them."""
     status = _add(verbs, "status", "what the listener knows of each worker", finish)
     status.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    status.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
     status.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
 
     restart = _add(verbs, "restart", "replace workers one by one, each when the one before is healthy", finish)
@@ -98,10 +99,7 @@ def carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
             console.note(f"{begin} {explain(error)}")
         except KeyboardInterrupt:
             console.clear()
-            if args.verb != "restart":
-                return INTERRUPTED
-            console.note(f"the roll goes on: {console.command} status")
-            return 1
+            return INTERRUPTED
         return 2
     except BrokenPipeError:  # `| head`: nobody reads on
         for stream in (console.out, console.err):
@@ -113,7 +111,7 @@ def _carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
     if args.verb == "status":
         from supervisor_uvicorn.verbs.status import status
 
-        return status(args.names, args.json, desk, console)
+        return status(args.names, args.json, args.watch, desk, console)
     if args.verb == "history":
         from supervisor_uvicorn.verbs.history import history
 

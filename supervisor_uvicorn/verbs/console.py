@@ -62,6 +62,13 @@ class Console:
         _write(self.out, "\r" + text.ljust(self._shown))
         self._shown = len(text)
 
+    def screen(self, text: str) -> None:
+        """The same as ``say``, in place of all that a terminal has shown (ECMA-48: cursor home, erase below)."""
+        if self.live:
+            _write(self.out, "\x1b[H\x1b[J")
+        if text:
+            self.say(text)
+
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._shown:

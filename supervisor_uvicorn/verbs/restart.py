@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from supervisor_uvicorn.supervisord.request import Request
-from supervisor_uvicorn.verbs.asking import ANSWER_S, POLL_S, Desk, NoNews, Poll, ask
+from supervisor_uvicorn.verbs.asking import ANSWER_S, POLL_S, Desk, NoNews, Poll, answer, send
 from supervisor_uvicorn.verbs.console import Console
 from supervisor_uvicorn.verbs.page import Page
 from supervisor_uvicorn.verbs.progress import Roll, bar, changes, counts, ending
@@ -18,12 +18,20 @@ def restart(names: Sequence[str], timeout_s: float | None, ident: str, desk: Des
     :class:`RpcError` where nothing could be asked. Without ``timeout_s`` it ends when the roll ends: the listener
     bounds each step of one (rollout.py), and a listener that is gone is waited for ``PATIENCE_S`` only.
     """
+    send(desk, console, Request(ident, "restart", tuple(names)))
+    try:
+        return _follow(ident, timeout_s, Poll(desk, console), console)
+    except KeyboardInterrupt:
+        console.note(f"the roll goes on: {console.command} status")
+        return 1
+
+
+def _follow(ident: str, timeout_s: float | None, poll: Poll, console: Console) -> int:
     began = console.clock()
-    answer = ask(desk, console, Request(ident, "restart", tuple(names)))
-    if answer.get("detail"):
-        console.say(str(answer["detail"]))
+    yes = answer(poll, console, ident)
+    if yes.get("detail"):
+        console.say(str(yes["detail"]))
     following = _Following(ident, console)
-    poll = Poll(desk, console)
     while True:
         page = poll.look()
         if page is not None:

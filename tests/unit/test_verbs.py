@@ -171,6 +171,25 @@ def test_an_error_of_a_call_is_a_line_for_a_person(error: RpcError, said: str) -
         assert "eventlistener" not in screen.notes
 
 
+def test_status_watch_goes_on_until_ctrl_c_whatever_comes() -> None:
+    sick = page(program(workers=[worker(verdict="failing")]))
+    boards = [page(program()), RpcError("gone for a moment"), None, sick, KeyboardInterrupt()]
+
+    def play(_: float, __: Request | None) -> Any:
+        return boards.pop(0)
+
+    code, screen = run(Desk(play), "status", "--json", "--watch", "web")
+    assert code == 1, "of the last look"
+    assert [json.loads(line)["programs"][0]["workers"][0]["verdict"] for line in screen.lines] == ["healthy", "failing"]
+    assert "gone for a moment" in screen.notes
+    assert "[rpcinterface:uvicorn]" in screen.notes
+    boards = [page(program()), sick, KeyboardInterrupt()]
+    code, screen = run(Desk(play), "status", "--watch", live=True)
+    assert screen.out.getvalue().count("\x1b[H\x1b[J") == 2
+    boards = [page(program())]
+    assert run(Desk(play), "status", "--watch", "wob")[0] == 2
+
+
 # -- pause and resume
 
 
@@ -298,6 +317,8 @@ def test_interrupted_the_roll_goes_on() -> None:
     code, screen = run(desk, "restart", "web", live=True)
     assert (code, screen.notes) == (1, "the roll goes on: supervisor-uvicorn status\n")
     assert run(desk, "pause", "web")[0] == 130
+    code, screen = run(Desk(lambda _, __: KeyboardInterrupt()), "restart", "web")
+    assert (code, screen.notes) == (130, ""), "nothing was asked, so nothing goes on"
 
 
 def test_a_pipe_that_nobody_reads_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
