@@ -59,6 +59,8 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
             self.ctl.exitstatus = self._run(arg)
         except BrokenPipeError:
             self.ctl.exitstatus = 1
+        except KeyboardInterrupt:  # it would end the shell
+            self.ctl.exitstatus = 130
         except ImportError as error:
             print(f"{COMMAND}: this installation of supervisor-uvicorn is not whole: {error}", file=sys.stderr)
             self.ctl.exitstatus = 2
@@ -136,10 +138,7 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
         options = self.ctl.options
         args.configuration = None
         args.serverurl, args.username, args.password = options.serverurl, options.username, options.password
-        try:
-            return run(args, {})
-        except KeyboardInterrupt:
-            return 130
+        return run(args, {})
 
     def _rpc(self, make: Callable[[str, str, str], Any]) -> Any:
         options = self.ctl.options

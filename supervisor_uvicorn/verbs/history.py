@@ -54,4 +54,4 @@ def _concerns(entry: Mapping[str, Any], name: str) -> bool:
     worker, program = entry.get("worker"), entry.get("program")
     if isinstance(worker, str) and means(name, worker):
         return True
-    return isinstance(program, str) and means(name, f"{program}:") and ":" not in name.removesuffix(":*")
+    return isinstance(program, str) and means(name, f"{program}:")

@@ -162,6 +162,16 @@ def test_an_installation_that_is_not_whole_breaks_only_our_action(
     assert shell.ctl.exitstatus == 0
 
 
+@pytest.mark.parametrize("line", ["uvicorn status", "uvicorn check"])
+def test_ctrl_c_does_not_end_the_shell(shell: Shell, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rpc, "call", interrupted)
+    assert shell.type(line) is None
+    assert shell.ctl.exitstatus == 130
+
+
 def test_the_import_is_light() -> None:
     program = (
         "import sys, json\nfrom supervisor import supervisorctl\nbefore = set(sys.modules)\n"

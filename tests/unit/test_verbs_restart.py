@@ -167,6 +167,39 @@ def test_a_listener_that_is_killed_and_comes_back_is_waited_for_and_said_once() 
     assert desk.now >= 1043
 
 
+def test_each_absence_has_its_own_minute() -> None:
+    def play(since_s: float, request: Request | None) -> Any:
+        away = 1 < since_s < 46 or 50 < since_s < 95
+        return Unreachable("away") if request and away else rolling(min(since_s, 1.5 if since_s < 95 else 5), request)
+
+    code, screen, _ = follow(play)
+    assert code == 0
+    assert screen.notes.count("away\nWaiting for up to 60 s\n") == 2
+    assert screen.notes.count("the listener reports again") == 2
+
+
+def test_an_answer_is_waited_for_while_the_listener_is_started_anew() -> None:
+    def play(since_s: float, request: Request | None) -> dict[str, Any] | Note:
+        if request is None or since_s > 30:
+            return rolling(since_s, request)
+        return note(BEFORE, since_s + 10)
+
+    code, _, desk = follow(play)
+    assert code == 0
+    assert desk.now > 1030
+
+
+def test_a_stale_page_without_the_roll_is_no_loss() -> None:
+    def play(since_s: float, request: Request | None) -> dict[str, Any] | Note:
+        if request is None or not 1 < since_s < 31:
+            return rolling(since_s, request)
+        return note(page(), 16 + since_s)
+
+    code, screen, _ = follow(play)
+    assert code == 0
+    assert screen.lines[-1] == "web: done, 2 workers in 2.5 s"
+
+
 @pytest.mark.parametrize(
     ("gone", "said"),
     [
