@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from harness import interpreter, processes
 from harness.load_client import KEPT, Failed, Link, request_for
-from harness.supervisord import PLUGIN, Program, Supervisord, free_port
+from harness.supervisord import PLUGIN, SERVE, Program, Supervisord, free_port
 from harness.waiting import wait_for
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
@@ -25,13 +25,19 @@ WITHIN = 1.5  # times `--port`
 def test_as_quick_as_a_port(figures: Callable[..., None]) -> None:
     port = free_port()
     without, with_it = (Program(numprocs=1, uvicorn="--no-access-log") for _ in range(2))
+    serve = Program("serve", numprocs=1, module=SERVE, uvicorn="--no-access-log")  # needs no plugin
     with (
-        Supervisord(without, listen=None) as bare,
+        Supervisord(without, serve, listen=None) as bare,
         Supervisord(with_it, listen=None, sections=PLUGIN + own_port(port)) as site,
     ):
-        urls = {"port": f"tcp://127.0.0.1:{port}", "with": site.url(), "without": bare.url()}
+        urls = {
+            "port": f"tcp://127.0.0.1:{port}",
+            "with": site.url(),
+            "serve": bare.url("serve"),
+            "without": bare.url(),
+        }
         for one in (bare, site):
-            wait_for(lambda one=one: all(map(processes.serving, one.pids("web").values())), 60, "a worker that serves")
+            wait_for(lambda one=one: all(map(fcgi_serving, one.pids().items())), 60, "a worker that serves")
         wait_for(lambda: answers(urls["port"]), 60, "uvicorn --port")
         medians: dict[str, list[float]] = {way: [] for way in urls}
         for _ in range(ROUNDS):
@@ -48,7 +54,13 @@ def test_as_quick_as_a_port(figures: Callable[..., None]) -> None:
         times_port={way: round(value, 2) for way, value in times_port.items()},
     )
     assert times_port["with"] <= WITHIN
+    assert times_port["serve"] <= WITHIN
     assert times_port["without"] > 10
+
+
+def fcgi_serving(process: tuple[str, int]) -> bool:
+    name, pid = process
+    return name == "port:port" or processes.serving(pid)
 
 
 def own_port(port: int) -> str:

@@ -25,10 +25,10 @@ WAITING, ACCEPTED = 50, 5  # connections
 PATIENCE_S = 30.0  # of a client
 
 
-@pytest.mark.parametrize("kind", [NEW, KEPT])
-def test_a_roll_under_load(kind: str, figures: Callable[..., None]) -> None:
+@pytest.mark.parametrize(("kind", "socket"), [(NEW, "tcp"), (KEPT, "tcp"), (NEW, "unix"), (KEPT, "unix")])
+def test_a_roll_under_load(kind: str, socket: str, figures: Callable[..., None]) -> None:
     rolls_s = []
-    with watched(one(SERVE), sections=PLUGIN) as site, Load(site.url(), kind, timeout_s=PATIENCE_S) as load:
+    with watched(one(SERVE, socket), sections=PLUGIN) as site, Load(site.url(), kind, timeout_s=PATIENCE_S) as load:
         for _ in range(ROLLS):
             before, began = site.pids()[NAME], time.monotonic()
             done = site.cli("restart", "-c", str(site.conf_path), "web", timeout_s=150)
@@ -36,7 +36,7 @@ def test_a_roll_under_load(kind: str, figures: Callable[..., None]) -> None:
             assert done.returncode == 0, done
             assert site.pids()[NAME] not in {0, before}
         result = load.stop()
-    figures(kind=kind, rolls_s=rolls_s, **result.figures())
+    figures(kind=kind, socket=socket, rolls_s=rolls_s, **result.figures())
     assert result.failed == {}, result.examples
     assert len(result.answers) >= ROLLS
     assert result.longest_s > 0.1, "nobody had to wait for the next worker, so this has shown nothing"
@@ -58,10 +58,12 @@ def test_who_waits_during_a_roll_is_answered(module: str, figures: Callable[...,
     assert answers == {new: WAITING}, lost
 
 
-@pytest.mark.parametrize("module", [SERVE, "uvicorn"])
-def test_who_waits_for_a_hung_worker_is_answered(module: str, figures: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("module", "socket"), [(SERVE, "tcp"), (SERVE, "unix"), ("uvicorn", "tcp"), ("uvicorn", "unix")]
+)
+def test_who_waits_for_a_hung_worker_is_answered(module: str, socket: str, figures: Callable[..., None]) -> None:
     """What it had accepted when it was killed is lost: no other process has those connections."""
-    with watched(one(module), listen="--silent-after 2", sections=PLUGIN) as site:
+    with watched(one(module, socket), listen="--silent-after 2", sections=PLUGIN) as site:
         old = site.pids()[NAME]
         accepted = hung(site)
         waiting = connections(site, WAITING)
@@ -73,6 +75,7 @@ def test_who_waits_for_a_hung_worker_is_answered(module: str, figures: Callable[
         new = site.pids()[NAME]
     figures(
         module=module,
+        socket=socket,
         waiting=WAITING,
         answered=sum(answers.values()),
         lost=lost,
@@ -99,8 +102,8 @@ def test_without_the_plugin_they_are_lost(figures: Callable[..., None]) -> None:
     assert lost == {Failure.UNANSWERED.value: WAITING}
 
 
-def one(module: str) -> Program:
-    return Program(numprocs=1, module=module, uvicorn="--no-access-log")
+def one(module: str, socket: str = "tcp") -> Program:
+    return Program(numprocs=1, module=module, socket=socket, uvicorn="--no-access-log")
 
 
 def connections(site: Supervisord, number: int) -> list[Link]:

@@ -31,6 +31,13 @@ def test_serve_drops_nothing(kind: str, repeat: int, figures: Callable[..., None
     assert result.answered >= REQUESTS
 
 
+@pytest.mark.parametrize("kind", [NEW, KEPT])
+def test_serve_drops_nothing_on_a_unix_socket(kind: str, figures: Callable[..., None]) -> None:
+    result, rolls_s = rolled_under_load(SERVE, kind, socket="unix")
+    figures(kind=kind, rolls_s=rolls_s, **result.figures())
+    assert result.failed == {}, result.examples
+
+
 def test_serve_drops_nothing_of_clients_that_pause(figures: Callable[..., None]) -> None:
     """Keep-alive connections that are idle when their worker is told to end: the next request may be on its way."""
     result, rolls_s = rolled_under_load(SERVE, KEPT, requests=0, clients=40, pause_s=0.5)
@@ -50,11 +57,17 @@ def test_uvicorn_refuses_nobody(kind: str, repeat: int, figures: Callable[..., N
 
 
 def rolled_under_load(
-    module: str, kind: str, requests: int = REQUESTS, clients: int = CLIENTS, pause_s: float = 0.0
+    module: str,
+    kind: str,
+    *,
+    requests: int = REQUESTS,
+    clients: int = CLIENTS,
+    pause_s: float = 0.0,
+    socket: str = "tcp",
 ) -> tuple[Result, list[float]]:
     """Roll again and again until the load is done; what became of it, and how long each roll took."""
     rolls_s: list[float] = []
-    program = Program(numprocs=WORKERS, module=module, uvicorn="--no-access-log")
+    program = Program(numprocs=WORKERS, module=module, socket=socket, uvicorn="--no-access-log")
     with (
         watched(program, sections=PLUGIN) as site,
         Load(site.url(), kind, clients=clients, pause_s=pause_s) as load,

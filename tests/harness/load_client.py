@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import os
 import random
 import socket
 import sys
@@ -178,7 +179,8 @@ def main(order: dict[str, Any]) -> None:
     over = threading.Event()
 
     def wait_for_the_end() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin: a thread in it is a fatal error at the end of the interpreter
+            pass
         over.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
