@@ -211,6 +211,10 @@ def _resume(case: _Case) -> str:
             if wider:
                 raise _Refused(f"{subject} is paused as part of {wider[0]}: supervisor-uvicorn resume {wider[0]}")
             gone = [name for name in case.pauses if means(subject, name)]
+            group = subject.partition(":")[0]
+            suspended = case.ledger.programs.get(group, Program()).suspended
+            if not gone and subject != group and group in suspended and subject not in suspended:
+                raise _Refused(f"{subject} is suspended as part of {group}: supervisor-uvicorn resume {group}")
         for name in gone:
             del case.pauses[name]
             case.notes.append(Resumed(name, "resume was asked for", "paused"))

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from unit.histories import FOREVER, Process, Sim, World
 
 from supervisor_uvicorn.brakes import allowance
-from supervisor_uvicorn.ledger import Decision, Look, Reason, Remedy, Replaced, Restart, Result, Start
-from supervisor_uvicorn.model import Answer, Evidence, HttpOutcome, State, WorkerId
+from supervisor_uvicorn.ledger import Decision, Look, Program, Reason, Remedy, Replaced, Restart, Result, Start
+from supervisor_uvicorn.model import Answer, Evidence, HttpOutcome, State, Verdict, WorkerId
 from supervisor_uvicorn.policy import decide
+from supervisor_uvicorn.rollout import LONGEST_WAIT_S, NO_PROCESS, Roll, RollState, Stage
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
 
 FEW = profile(
@@ -71,6 +72,17 @@ _others: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("resume")),
     st.tuples(st.just("roster"), st.booleans()),
 )
+_names = st.one_of(st.just(("web",)), st.lists(_worker.map("web:web-{}".format), min_size=1, max_size=3).map(tuple))
+_requests: st.SearchStrategy[Step] = st.one_of(
+    st.tuples(st.just("restart"), _names),
+    st.tuples(st.just("restart"), _names),
+    st.tuples(st.just("restart"), st.just(("web",))),
+    st.tuples(st.just("ask pause"), _names, st.sampled_from([None, 5.0, 60.0])),
+    st.tuples(st.just("ask resume")),
+    st.tuples(st.just("new listener"), st.sampled_from([0.1, 3.0, 60.0, 700.0]), st.booleans()),
+    st.tuples(st.just("new listener"), st.just(0.1), st.booleans()),
+    st.tuples(st.just("listed"), _worker, st.booleans()),
+)
 # (seconds since the last look, how many such looks): on time, doubled, lost, late, and a listener that was stopped.
 _looks: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("look"), st.just(1.0), st.integers(5, 60)),
@@ -82,6 +94,16 @@ _chapters = st.tuples(
 )
 _lives = st.lists(_chapters, min_size=2, max_size=8).map(
     lambda chapters: [step for faults, look, others, looks in chapters for step in (*faults, look, *others, *looks)]
+)
+# A request first, so that most of what happens happens in the middle of a roll.
+_rolling_chapters = st.tuples(
+    st.lists(_requests, min_size=1, max_size=2),
+    _looks,
+    st.lists(st.one_of(_faults, _others, _requests), max_size=2),
+    st.lists(_looks, max_size=2),
+)
+_rolling_lives = st.lists(_rolling_chapters, min_size=2, max_size=8).map(
+    lambda chapters: [step for asked, look, more, looks in chapters for step in (*asked, look, *more, *looks)]
 )
 _settings = st.builds(
     Settings,
@@ -108,6 +130,10 @@ class Referee:
     healed: bool = False
     was_right: bool = False
     off: set[tuple[float, str]] = field(default_factory=set)  # orders that were called off
+    to_go: set[WorkerId] = field(default_factory=set)  # there when a roll was asked for
+    rolled: set[WorkerId] = field(default_factory=set)  # of these: ordered, and nothing has been heard that undoes it
+    rolls_ended: list[Roll] = field(default_factory=list)
+    listening_since: float = -FOREVER  # this listener
     looks: int = 0
 
     def __call__(self, world: World, look: Look, decision: Decision) -> None:
@@ -119,11 +145,16 @@ class Referee:
                 continue
             assert program is not None
             self.is_a_proper_candidate(world, look, order)
+            if order.reason is Reason.ROLLING:
+                self.may_be_rolled(world, program, order, decision)
+                continue
             if order.remedy is Remedy.DRAIN:
                 self.may_be_drained(world, look, order, decision)
             else:
                 self.may_be_aborted(world, order, decision)
             self.keeps_the_pace(world, order)
+        if program is not None:
+            self.rolls_on(world, program)
         self.seen |= look.evidence.keys()
         self.looks += 1
         if decision.orders or self.looks % WHAT_IF == 0:
@@ -136,6 +167,8 @@ class Referee:
 
     def hear(self, world: World, look: Look, decision: Decision) -> None:
         for outcome in look.outcomes:
+            if outcome.result is not Result.ENDED:
+                self.rolled.discard(outcome.worker)
             if outcome.result is Result.CALLED_OFF:
                 name = outcome.worker.name
                 last = max((at for at, order in self.orders if order.worker == outcome.worker), default=0.0)
@@ -150,7 +183,7 @@ class Referee:
         for sim in world.sims:
             if self.came_up(world, sim):
                 self.away.pop(sim.name, None)
-            if sim.state is State.STOPPED:
+            if sim.state is State.STOPPED or not sim.listed:
                 self.away.pop(sim.name, None)
         self.was_right |= any(
             seen.http is not None and seen.http.answer is Answer.RIGHT for seen in look.evidence.values()
@@ -193,34 +226,40 @@ class Referee:
         assert member.state is State.RUNNING
         assert member.worker == order.worker
         assert order.worker in self.seen, "an order against a worker at its first look"
-        assert not {order.worker.name, "web"} & world.paused
+        assert not {order.worker.name, "web"} & look.paused
         assert not look.shutting_down
         assert not world.settings.dry_run
         sim, process = self.process_of(world, order)
         assert not sim.traced_by
         assert not sim.hidden
         assert not sim.unreadable
-        assert process.stopping_since > world.now, "it is stopping by itself"
+        # A new listener cannot tell who no longer serves from who does not serve yet.
+        was_before = process.stopping_since <= self.listening_since
+        assert process.stopping_since > world.now or was_before, "it is stopping by itself"
         assert not any(worker == order.worker for _, worker, _ in world.under_way)
 
     def may_be_aborted(self, world: World, order: Restart, decision: Decision) -> None:
         """Its loop was blocked all the time, or it never came to serve: the truth, whatever was seen of it."""
-        _, process = self.process_of(world, order)
         limits = world.settings
-        if order.reason is Reason.SILENT:
-            assert not process.turned_since(world.now - limits.silent_after_s, world.now), "its loop was turning"
-        else:
-            assert not process.serves(world.now)
-            assert world.now - process.began >= limits.start_timeout_s
+        self.is_sick(world, order, order.reason is Reason.SILENT)
         others = {name: at for name, at in self.away.items() if name != order.worker.name}
         at_this_look = [one.worker.name for one in decision.orders if isinstance(one, Restart)]
-        workers = sum(1 for sim in world.sims if sim.state is not State.STOPPED)
+        workers = sum(1 for sim in world.sims if sim.state is not State.STOPPED and sim.listed)
         at_once = max(1, min((workers + 1) // 2, workers - 1))
         assert len([one for one in at_this_look if self.remedy(decision, one) is Remedy.ABORT]) <= at_once
         waited_s = min((world.now - at for at in others.values()), default=FOREVER)
         if waited_s < limits.start_timeout_s + 60:
             assert self.healed, "the first replacement is the test"
             assert len(others) < at_once, "more than half at once"
+
+    def is_sick(self, world: World, order: Restart, silent: bool) -> None:
+        _, process = self.process_of(world, order)
+        limits = world.settings
+        if silent:
+            assert not process.turned_since(world.now - limits.silent_after_s, world.now), "its loop was turning"
+        else:
+            assert not process.serves(world.now)
+            assert world.now - process.began >= limits.start_timeout_s
 
     @staticmethod
     def remedy(decision: Decision, name: str) -> Remedy | None:
@@ -235,21 +274,90 @@ class Referee:
         assert len(last) == world.settings.failing_after
         assert set(last) == {Answer.WRONG}
         assert self.was_right, "nobody has ever answered right: the path is wrong"
-        others = [sim for sim in world.sims if sim.state is not State.STOPPED and sim.name != order.worker.name]
+        self.leaves_enough(world, order, decision)
+
+    def leaves_enough(self, world: World, order: Restart, decision: Decision) -> None:
+        """max_unavailable, and never the last that serves, with all that this look and earlier ones have ordered."""
+        shown = [sim for sim in world.sims if sim.listed and not sim.not_watched]
+        others = [sim for sim in shown if sim.state is not State.STOPPED and sim.name != order.worker.name]
         serving = [sim for sim in others if self.is_up(world, sim) and not sim.hidden and not sim.unreadable]
         ended_now = {one.worker.name for one in decision.orders if isinstance(one, Restart)}
-        if others:
-            assert serving, "the last worker that serves"
         away = [sim for sim in others if sim not in serving or sim.name in ended_now]
         before = decision.orders.index(order)
         later = {one.worker.name for one in decision.orders[before + 1 :] if isinstance(one, Restart)}
         away = [sim for sim in away if sim.name not in later]
         assert len(away) < world.settings.max_unavailable, "max_unavailable"
+        being_ended = {worker.name for _, worker, _ in world.under_way} | (ended_now - later)
+        if others:
+            assert any(sim.name not in being_ended for sim in serving), "the last worker that serves"
+
+    def may_be_rolled(self, world: World, program: Program, order: Restart, decision: Decision) -> None:
+        """Asked for, once, in its turn: after who is silent, and after the proof of whoever went before."""
+        roll = world.before.programs["web"].roll
+        assert roll is not None
+        assert roll.rolling, "a roll that has ended orders nothing"
+        assert order.worker in self.to_go, "it was not there when the roll was asked for"
+        assert order.worker not in self.rolled, "a second time"
+        self.rolled.add(order.worker)
+        past = program.workers[order.worker.name]
+        if order.remedy is Remedy.ABORT:
+            self.is_sick(world, order, past.verdict is Verdict.SILENT)
+            return
+        silent = [one.name for one in program.workers.values() if one.verdict is Verdict.SILENT]
+        assert not silent, "who is silent goes before the roll"
+        self.leaves_enough(world, order, decision)
+        going = {
+            turn.name
+            for turn in roll.turns
+            if turn.stage is not Stage.LEFT and turn.old in self.rolled and turn.name != order.worker.name
+        }
+        unproven = [name for name in going if not self.is_proven(world, world.sim(name))]
+        assert len(unproven) < world.settings.max_unavailable, f"not proven yet: {unproven}"
+
+    def is_proven(self, world: World, sim: Sim) -> bool:
+        """Its process is not one that was told to go, it serves, and has answered right where it can be asked."""
+        process = sim.process
+        if sim.state is State.STOPPED or (process and process.stopping_since <= world.now):
+            return True  # by others' hands, and counted by max_unavailable
+        if process is None or not self.is_up(world, sim):
+            return False
+        if any(worker.pid == process.pid for worker in self.rolled):
+            return False
+        return world.settings.path is None or Answer.RIGHT in process.answers or not process.pinned
+
+    def rolls_on(self, world: World, program: Program) -> None:
+        """What the roll says of itself is true."""
+        before, roll = world.before.programs.get("web", Program()).roll, program.roll
+        if before is None or roll is None or not before.rolling:
+            assert roll == before
+            return
+        for was, turn in zip(before.turns, roll.turns, strict=True):
+            assert (was.name, was.old) == (turn.name, turn.old)
+            if was.stage in (Stage.DONE, Stage.LEFT):
+                assert turn == was, "what has ended stays so"
+            elif turn.stage is Stage.DONE:
+                sim = world.sim(turn.name)
+                assert sim.process is not None
+                assert turn.old is None or sim.process.pid != turn.old.pid, "its process is still there"
+                assert self.is_proven(world, sim)
+        if roll.state is RollState.DONE:
+            for turn in roll.turns:
+                process = world.sim(turn.name).process
+                still = process is not None and turn.old is not None and process.pid == turn.old.pid
+                assert not still, "done, and a process that had to go is there"
+        if not roll.rolling:
+            self.rolls_ended.append(roll)
+
+    def asked(self, world: World, names: tuple[str, ...]) -> None:
+        """Who is there when a roll is asked for, as far as the listener can know."""
+        there = {member.worker for member in world.roster() if member.state not in NO_PROCESS and member.worker}
+        self.to_go |= {worker for worker in there if {"web", worker.name} & set(names)}
 
     def keeps_the_pace(self, world: World, order: Restart) -> None:
         """Backoff and budget, counted anew from the orders themselves."""
         limits, name = world.settings, order.worker.name
-        lasting = [at for at, one in self.orders if one.worker.name == name and (at, name) not in self.off]
+        spent = [(at, one.worker.name) for at, one in self.orders if one.reason is not Reason.ROLLING]
+        lasting = [at for at, spender in spent if spender == name and (at, name) not in self.off]
         if lasting:
             assert world.now - lasting[-1] >= limits.backoff.first_s
         program = world.ledger.programs["web"]
@@ -266,11 +374,14 @@ class Referee:
 
     @staticmethod
     def may_be_started(world: World, look: Look, order: Start) -> None:
-        """Only what we took down, and only where supervisord leaves it down."""
+        """Only what we took down, or what somebody wants restarted, and only where supervisord leaves it down."""
         member = next(member for member in look.members if member.name == order.name)
         assert member.state in (State.EXITED, State.FATAL)
-        assert order.name in world.before.programs["web"].ours
-        assert not {order.name, "web"} & world.paused
+        before = world.before.programs["web"]
+        asked = before.roll is not None and before.roll.rolling
+        to_start = asked and (order.name, None) in {(turn.name, turn.old) for turn in before.roll.waiting}
+        assert order.name in before.ours or to_start
+        assert not {order.name, "web"} & look.paused
         assert not look.shutting_down
         assert not world.settings.dry_run
 
@@ -306,7 +417,8 @@ class Referee:
         def against(worker: WorkerId, seen: Evidence) -> set[Restart]:
             other = replace(look, evidence={**look.evidence, worker: seen})
             _, decided = decide(world.before, world.now, other, lambda group: world.settings)
-            return {one for one in decided.orders if isinstance(one, Restart) and one.worker == worker}
+            restarts = [one for one in decided.orders if isinstance(one, Restart) and one.worker == worker]
+            return {one for one in restarts if one.reason is not Reason.ROLLING}  # a roll ends who is well
 
         right = HttpOutcome(Answer.RIGHT, status=200)
         ordered = {one.worker for one in decision.orders if isinstance(one, Restart)}
@@ -336,14 +448,33 @@ def play(workers: int, settings: Settings, steps: list[Step], dependency_up: boo
     note(f"{workers} workers, {settings}")
     try:
         for step in steps:
-            happens(world, step)
+            happens(world, step, referee)
+        if world.ledger.programs.get("web", Program()).roll is not None:
+            calm(world)
     except AssertionError:
         note(world.story())
         raise
     return referee
 
 
-def happens(world: World, step: Step) -> None:
+def calm(world: World) -> None:
+    """All is well from now on: the roll goes on, and ends."""
+    world.paused, world.pauses, world.dependency_up = frozenset(), {}, True
+    world.frozen, world.roster_at = (), None
+    for index, sim in enumerate(world.sims):
+        sim.can_start, sim.autorestart, sim.poisoned, sim.wrong_again, sim.start_s = True, True, False, False, 0.5
+        sim.limit_concurrency = sim.wins_no_accept = sim.hidden = sim.unreadable = False
+        sim.listed, sim.traced_by, sim.result, sim.remedy_s = True, 0, Result.ENDED, 0.1
+        if sim.process is not None:
+            world.recover(index)
+            sim.process.answer, sim.process.takes_s = Answer.RIGHT, 0.01
+            sim.process.serves_at = min(sim.process.serves_at, world.now)
+            if sim.process.stopping_since <= world.now:
+                world.dies(sim)
+    world.run_until(lambda: not world.roll.rolling, LONGEST_WAIT_S + 20.0 * len(world.roll.turns), 2.0)
+
+
+def happens(world: World, step: Step, referee: Referee) -> None:
     what, *values = step
     if what == "look":
         after_s, times = values
@@ -390,6 +521,24 @@ def happens(world: World, step: Step) -> None:
         world.operator_stops(index, float(str(values[1])))
     elif what == "start" and sim.process is None:
         world.operator_starts(index)
+    elif what in ("restart", "ask pause"):
+        assert isinstance(values[0], tuple)
+        names = tuple(name for name in values[0] if name == "web" or int(name.rpartition("-")[2]) < len(world.sims))
+        if what == "restart":
+            there = world.roster()
+            reply = world.ask("restart", *names)
+            if reply.accepted:
+                referee.asked(world, names)
+            assert there == world.roster()
+        elif names:
+            world.ask("pause", *names, for_s=None if values[1] is None else float(str(values[1])))
+    elif what == "ask resume":
+        world.ask("resume")
+    elif what == "new listener":
+        world.new_listener(float(str(values[0])), signalled=bool(values[1]))
+        referee.seen, referee.rolled, referee.listening_since = set(), set(), world.now
+    elif what == "listed":
+        sim.listed = bool(values[1])
     elif what == "pause":
         world.paused |= {str(values[0])}
     elif what == "resume":
@@ -401,6 +550,24 @@ def happens(world: World, step: Step) -> None:
 @FEW
 @given(st.integers(1, 6), _settings, _lives, st.sampled_from([True, True, True, False]))
 def test_no_life_makes_the_policy_break_its_promises(
+    workers: int, settings: Settings, steps: list[Step], dependency_up: bool
+) -> None:
+    play(workers, settings, steps, dependency_up)
+
+
+@FEW
+@given(st.integers(1, 6), _settings, _rolling_lives, st.sampled_from([True, True, True, False]))
+def test_no_life_makes_a_roll_break_its_promises(
+    workers: int, settings: Settings, steps: list[Step], dependency_up: bool
+) -> None:
+    play(workers, settings, steps, dependency_up)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(3000)
+@MANY
+@given(st.integers(1, 6), _settings, _rolling_lives, st.sampled_from([True, True, True, False]))
+def test_no_life_of_many_makes_a_roll_break_its_promises(
     workers: int, settings: Settings, steps: list[Step], dependency_up: bool
 ) -> None:
     play(workers, settings, steps, dependency_up)
