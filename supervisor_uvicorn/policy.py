@@ -274,8 +274,6 @@ class _Desk:
         for turn in roll.waiting if roll.rolling and not unseen else ():
             if roll.under_way >= self.settings.max_unavailable:
                 break
-            if turn not in roll.waiting:  # another turn of its name has just been ordered
-                continue
             past = workers[turn.name]
             brake = self._roll_brake(turn, past)
             if brake:

@@ -139,6 +139,8 @@ class Referee:
     def __call__(self, world: World, look: Look, decision: Decision) -> None:
         self.hear(world, look, decision)
         program = world.ledger.programs.get("web")
+        if program is not None:
+            self.rolls_on(world, program)
         for order in decision.orders:
             if isinstance(order, Start):
                 self.may_be_started(world, look, order)
@@ -153,8 +155,6 @@ class Referee:
             else:
                 self.may_be_aborted(world, order, decision)
             self.keeps_the_pace(world, order)
-        if program is not None:
-            self.rolls_on(world, program)
         self.seen |= look.evidence.keys()
         self.looks += 1
         if decision.orders or self.looks % WHAT_IF == 0:
@@ -225,7 +225,8 @@ class Referee:
         member = next(member for member in look.members if member.name == order.worker.name)
         assert member.state is State.RUNNING
         assert member.worker == order.worker
-        assert order.worker in self.seen, "an order against a worker at its first look"
+        seen = self.to_go if order.reason is Reason.ROLLING else self.seen  # to_go: the roster showed it before
+        assert order.worker in seen, "an order against a worker at its first look"
         assert not {order.worker.name, "web"} & look.paused
         assert not look.shutting_down
         assert not world.settings.dry_run
@@ -296,7 +297,6 @@ class Referee:
         roll = world.before.programs["web"].roll
         assert roll is not None
         assert roll.rolling, "a roll that has ended orders nothing"
-        assert order.worker in self.to_go, "it was not there when the roll was asked for"
         assert order.worker not in self.rolled, "a second time"
         self.rolled.add(order.worker)
         past = program.workers[order.worker.name]
@@ -533,8 +533,15 @@ def happens(world: World, step: Step, referee: Referee) -> None:
         elif names:
             world.ask("pause", *names, for_s=None if values[1] is None else float(str(values[1])))
     elif what == "ask resume":
-        world.ask("resume")
+        suspended = world.ledger.programs.get("web", Program()).suspended
+        world.ask("resume")  # it gives back what they had spent
+        referee.counted = [entry for entry in referee.counted if not {"web", entry[1]} & suspended]
     elif what == "new listener":
+        if not values[1]:  # what was ordered and not begun is not done
+            for name, mine in world.ledger.programs.get("web", Program()).ours.items():
+                process = world.sim(name).process
+                if process is not None and process.pid == mine.worker.pid:
+                    referee.away.pop(name, None)
         world.new_listener(float(str(values[0])), signalled=bool(values[1]))
         referee.seen, referee.rolled, referee.listening_since = set(), set(), world.now
     elif what == "listed":

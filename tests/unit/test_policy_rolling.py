@@ -230,6 +230,19 @@ def test_names_that_are_down_are_started_first(state: State) -> None:
     assert len(world.serving()) == 3
 
 
+def test_names_that_are_down_are_started_one_after_the_other() -> None:
+    world = World(3)
+    for sim in world.sims[1:]:
+        sim.state, sim.process = State.FATAL, None
+    world.run(2)
+    asked(world)
+    rolled(world)
+    assert world.roll.state is RollState.DONE
+    assert [order.name for _, order in world.starts] == ["web:web-1", "web:web-2"]
+    (first, _), (second, _) = world.starts
+    assert second > first
+
+
 def test_one_that_is_in_backoff_is_waited_for_first() -> None:
     world = World(3)
     world.sims[1].can_start = False
@@ -518,11 +531,12 @@ def test_one_that_outlives_kill_stops_it() -> None:
 
 def test_a_worker_that_cannot_be_looked_at_is_not_ended() -> None:
     world = World(2)
-    asked(world)
-    world.sims[0].unreadable = world.sims[1].unreadable = True
+    asked(world, "web:web-0")
+    world.sims[0].unreadable = True
     world.run(60)
     assert world.ended() == []
-    world.sims[0].unreadable = world.sims[1].unreadable = False
+    assert ("web", "state") in world.held()
+    world.sims[0].unreadable = False
     rolled(world)
     assert world.roll.state is RollState.DONE
 
@@ -596,6 +610,19 @@ def test_a_new_process_that_is_no_worker_yet_holds_the_others() -> None:
     rolled(world)
     assert world.roll.state is RollState.DONE
     assert [index for index, _ in world.ended()] == [0, 1, 2]
+
+
+def test_nobody_else_goes_while_one_is_not_seen_however_many_may_be_away() -> None:
+    """Two workers: the one that is left looks like the only one there is."""
+    world = World(2, Settings(max_unavailable=2))
+    asked(world)
+    world.run_until(lambda: world.restarts, 5)
+    world.sims[0].listed = False
+    world.run(20)
+    assert world.ended() == [(0, "rolling")]
+    world.sims[0].listed = True
+    rolled(world)
+    assert world.roll.state is RollState.DONE
 
 
 def test_the_only_worker_may_be_no_worker_for_a_while() -> None:
