@@ -24,7 +24,8 @@ from harness.waiting import wait_for
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
-WORKERS, REQUESTS = 4, 100_000
+WORKERS, REQUESTS, TIMES, CLIENTS = 4, 100_000, 3, 12  # as in test_rolling.py
+BETWEEN = 5_000  # requests between two reloads, which are over as soon as the new workers are forked
 
 
 @pytest.mark.parametrize("module", ["uvicorn", SERVE])
@@ -32,28 +33,29 @@ WORKERS, REQUESTS = 4, 100_000
 def test_supervisorctl_restart(kind: str, module: str, figures: Callable[..., None]) -> None:
     restarts_s: list[float] = []
     program = Program(numprocs=WORKERS, module=module, uvicorn="--no-access-log")
-    with watched(program, sections=PLUGIN) as site, Load(site.url(), kind) as load:
-        while not restarts_s or load.done < REQUESTS:
+    with watched(program, sections=PLUGIN) as site, Load(site.url(), kind, clients=CLIENTS) as load:
+        while len(restarts_s) < TIMES or load.done < REQUESTS:
             began = time.monotonic()
             done = site.ctl("restart", "web:*")
             restarts_s.append(round(time.monotonic() - began, 2))
             assert done.returncode == 0, done
         result = load.stop()
-    figures(kind=kind, module=module, restarts_s=restarts_s, **result.figures())
+    figures(kind=kind, module=module, restarts_s=restarts_s, workers=WORKERS * len(restarts_s), **result.figures())
     assert result.all_failed > 0
 
 
 @pytest.mark.parametrize("kind", [NEW, KEPT])
 def test_gunicorn_hup(gunicorn: Path, kind: str, figures: Callable[..., None]) -> None:
     reloads_s: list[float] = []
-    with running(gunicorn) as (master, url), Load(url, kind) as load:
-        while not reloads_s or load.done < REQUESTS:
+    with running(gunicorn) as (master, url), Load(url, kind, clients=CLIENTS) as load:
+        while len(reloads_s) < TIMES or load.done < REQUESTS:
             before, began = children(master), time.monotonic()
             os.kill(master, signal.SIGHUP)
             wait_for(lambda before=before: all_new(master, before), 60, "four new workers of gunicorn")
             reloads_s.append(round(time.monotonic() - began, 2))
+            load.wait_done(load.done + BETWEEN, 60)
         result = load.stop()
-    figures(kind=kind, reloads_s=reloads_s, **result.figures())
+    figures(kind=kind, reloads_s=reloads_s, workers=WORKERS * len(reloads_s), **result.figures())
     assert result.answered > 0
     assert len(result.answers) > WORKERS
 
