@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 NEW, KEPT = "new connection", "keep-alive"  # the kinds: one connection for each request, or for as many as it lasts
 
@@ -29,7 +29,7 @@ class Failure(str, enum.Enum):
     REFUSED = "refused"
     UNANSWERED = "unanswered"  # closed or reset after the connection was there and before any byte of the answer
     CUT = "cut"  # closed or reset in the middle of the answer
-    WRONG = "wrong"  # another status than 200
+    WRONG = "wrong"  # another status than 200, or an answer of no told length
     TIMEOUT = "timeout"
     OURS = "ours"  # the client could not ask: no port, no descriptor left
 
@@ -69,7 +69,7 @@ class Link:
         except OSError as error:
             self._fail(Failure.OURS, error)
 
-    def _fail(self, kind: Failure, error: object) -> None:
+    def _fail(self, kind: Failure, error: object) -> NoReturn:
         self.sock.close()
         raise Failed(kind, repr(error)) from None
 
@@ -94,15 +94,15 @@ class Link:
             while (end := got.find(b"\r\n\r\n")) < 0:
                 got += self._more(got)
             head = got[:end].lower()
-            length = int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
-            while len(got) < end + 4 + length:
+            length = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0].strip()
+            if not head.startswith(b"http/1.1 200 ") or not length.isdigit():
+                self._fail(Failure.WRONG, got[: end + 100])
+            while len(got) < end + 4 + int(length):
                 got += self._more(got)
         except TimeoutError as error:
             self._fail(Failure.TIMEOUT, error)
         except (OSError, EOFError) as error:
             self._fail(Failure.CUT if got else Failure.UNANSWERED, error)
-        if not head.startswith(b"http/1.1 200 "):
-            self._fail(Failure.WRONG, head.partition(b"\r\n")[0])
         return got[end + 4 :], b"\r\nconnection: close" in head
 
     def _more(self, got: bytes) -> bytes:
