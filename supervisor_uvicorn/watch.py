@@ -156,7 +156,8 @@ class Watch:
             past = self._past(member)
             stopping = past is not None and past.worker == worker and past.verdict is Verdict.STOPPING
             ours = self._program_ours(member)
-            if member.socket is not None and worker not in self._unpinnable and not stopping and not ours:
+            closed = stopping or ours or self._not_serving_yet(worker, member, past)
+            if member.socket is not None and worker not in self._unpinnable and not closed:
                 settings = self.settings.of(member.group)
                 # Its first question does not wait for a TICK: a roll waits for the answer.
                 eager = past is None or past.worker != worker or past.http is None
@@ -173,6 +174,12 @@ class Watch:
             evidence[worker] = self._one(worker, member, sight)
         self._pinned &= running.keys()
         return evidence, told
+
+    def _not_serving_yet(self, worker: WorkerId, member: Member, past: Past | None) -> bool:
+        """It accepts nothing then: each connect would go to a peer, and after a few the next TICK would be awaited."""
+        if past is None or past.worker != worker or past.serving is not False or past.served_since is not None:
+            return False
+        return self._serving(worker, member) is False
 
     def _past(self, member: Member) -> Past | None:
         program = self.ledger.programs.get(member.group)

@@ -61,16 +61,15 @@ async def app(scope, receive, send):
 
 
 @contextlib.contextmanager
-def site_of(listen: str = "", *, module: str = SERVE, start: str = SLOW, extra: str = "") -> Iterator[Supervisord]:
+def site_of(listen: str = "", *, module: str = SERVE, start: str = SLOW, tick_s: int = 5) -> Iterator[Supervisord]:
     """Four workers of version "old", all healthy; the listener has ``listen``'s options."""
     program = Program(
         app="release:app",
         module=module,
         uvicorn="--no-access-log --timeout-keep-alive 120",  # the tests' own connections outlive a slow roll
         environment={"PYTHONDONTWRITEBYTECODE": "1"},
-        extra=extra,
     )
-    site = Supervisord(program, listen=listen, sections=PLUGIN)
+    site = Supervisord(program, listen=listen, sections=PLUGIN, tick_s=tick_s)
     release(site, "old", start=start)
     with site:
         wait_for(site.all_running, 60, "all RUNNING")
@@ -420,6 +419,19 @@ def test_one_ignores_term(module: str, figures: Callable[..., None]) -> None:
         assert spawned(site, NAMES) == dict.fromkeys(NAMES, 2)
         assert 2.0 <= took_s[NAMES[1]] < 30
         assert "terminated by SIGKILL" in (site.scratch / "supervisord.log").read_text()
+
+
+def test_a_slow_start_is_not_waited_for_longer_than_it_takes(figures: Callable[..., None]) -> None:
+    """Connects to a worker that does not serve yet go to its peers. If each was a try to pin it, the tries would be
+    used up, and the next made at a TICK: here a minute later."""
+    with site_of(tick_s=60, start="pass") as site:
+        release(site, "new", start="await asyncio.sleep(5)")
+        done = verb(site, "restart", "web")
+        took_s = [event["took_s"] for event in site.events("replaced")]
+        figures(start_s=5.0, took_s=took_s)
+        assert done.returncode == 0, done
+        assert len(took_s) == 4
+        assert max(took_s) < 5 + 4
 
 
 def test_only_one_is_asked_for() -> None:
