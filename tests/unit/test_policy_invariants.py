@@ -474,6 +474,12 @@ def calm(world: World) -> None:
     world.run_until(lambda: not world.roll.rolling, LONGEST_WAIT_S + 20.0 * len(world.roll.turns), 2.0)
 
 
+def seen_to_serve(world: World, sim: Sim) -> bool:
+    past = world.ledger.programs.get("web", Program()).workers.get(sim.name)
+    known = past is not None and past.worker is not None and sim.process is not None
+    return known and past.worker.pid == sim.process.pid and past.served_since is not None
+
+
 def happens(world: World, step: Step, referee: Referee) -> None:
     what, *values = step
     if what == "look":
@@ -513,7 +519,7 @@ def happens(world: World, step: Step, referee: Referee) -> None:
         sim.start_s = float(str(values[1]))
     elif what == "result":
         sim.result, sim.remedy_s = Result(values[1]), float(str(values[2]))
-    elif what == "stopping" and sim.process and sim.process.pinned:  # seen to serve: before, nobody could tell
+    elif what == "stopping" and sim.process and seen_to_serve(world, sim):  # before, nobody could tell
         sim.process.stopping_since = min(sim.process.stopping_since, world.now)
     elif what == "dies" and sim.process:
         world.dies(sim)
