@@ -134,6 +134,7 @@ class Referee:
     rolled: set[WorkerId] = field(default_factory=set)  # of these: ordered, and nothing has been heard that undoes it
     rolls_ended: list[Roll] = field(default_factory=list)
     listening_since: float = -FOREVER  # this listener
+    outlived: set[int] = field(default_factory=set)  # KILL; such a worker of a roll goes on serving
     looks: int = 0
 
     def __call__(self, world: World, look: Look, decision: Decision) -> None:
@@ -169,6 +170,8 @@ class Referee:
         for outcome in look.outcomes:
             if outcome.result is not Result.ENDED:
                 self.rolled.discard(outcome.worker)
+            if outcome.result is Result.STUCK:
+                self.outlived.add(outcome.worker.pid)
             if outcome.result is Result.CALLED_OFF:
                 name = outcome.worker.name
                 last = max((at for at, order in self.orders if order.worker == outcome.worker), default=0.0)
@@ -190,9 +193,11 @@ class Referee:
         )
 
     def came_up(self, world: World, sim: Sim) -> bool:
-        """Has its process, one that we have not ended, turned its loop since it serves?"""
+        """Has its process, one that we have not ended, or could not, turned its loop since it serves?"""
         process = sim.process
-        if process is None or any(order.worker.pid == process.pid for _, order in self.orders):
+        if process is None:
+            return False
+        if process.pid not in self.outlived and any(order.worker.pid == process.pid for _, order in self.orders):
             return False
         return self.is_up(world, sim) and process.turned_since(process.serves_at, world.now)
 
