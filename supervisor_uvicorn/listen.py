@@ -31,7 +31,7 @@ from .kernel import proc
 from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
-from .ledger import Ledger, Outcome
+from .ledger import Ledger, Outcome, RollEnded
 from .model import Member
 from .operations import Reply
 from .probe.pins import Pins
@@ -40,6 +40,7 @@ from .remedies import Remedies, groups_of
 from .report import events
 from .report.history import History
 from .report.log import Log
+from .report.notes import told_of
 from .report.page import changes, page
 from .reporter import HISTORY, MEMORY, PAGE, Reporter, fetch
 from .rosters import UNSETTLED_S, Rosters
@@ -283,10 +284,13 @@ class Listener:
     def _take_over(self, watch: Watch, snapshot: Snapshot, earlier_memory: str, earlier_history: str) -> frozenset[str]:
         """Go on where an earlier listener of this supervisord has ended; the names that are ours."""
         self._history.restore(earlier_history)
-        remembered = memory.from_text(earlier_memory, self._clock()) if earlier_memory else None
+        now = self._clock()
+        remembered = memory.from_text(earlier_memory, now) if earlier_memory else None
         if remembered is not None:
-            now = self._clock()
             watch.ledger = Ledger(remembered.programs, gaps=((now, remembered.away_s),))
+            for group, program in remembered.programs.items():
+                if program.roll is not None and program.roll.ended_at == now:  # it was not woken: see memory.py
+                    self._tell(told_of(RollEnded(group, program.roll)))
             watch.pauses = remembered.paused
             watch.replies = tuple(Reply.of(answer) for answer in remembered.answers)
         found = self._remedies.left_over(snapshot)

@@ -1,8 +1,9 @@
 """What must survive a listener's restart, as the text of a cell in supervisord's memory. Pure: no clock, no I/O.
 
-Kept are the brakes (spent budgets, backoffs, suspensions, panic, pauses), the rolls, and the answers that somebody may
-still be waiting for. Not kept is what one look shows anew (verdicts, ticks, pins), what a new listener has to see for
-itself (that a path was ever answered right), and what we have taken down, which intentions.py has on a disk.
+Kept are the brakes (spent budgets, backoffs, suspensions, panic, pauses), the rolls, who has served (one that is
+stopping must not be taken for one that never came up), and the answers that somebody may still be waiting for. Not kept
+is what one look shows anew (verdicts, ticks, pins), what a new listener has to see for itself (that a path was ever
+answered right), and what we have taken down, which intentions.py has on a disk.
 
 Monotonic times are stored as they are. CLOCK_MONOTONIC (clock_gettime(2)) counts from the boot and is the same for all
 processes of one, and the text cannot outlive the boot, because it lies in a process. Only in another time namespace
@@ -26,6 +27,7 @@ from .ledger import Ledger, Program
 from .model import WorkerId
 from .panic import Panic
 from .rollout import Roll, RollState, Stage, Turn
+from .verdict import Past
 
 VERSION = 1
 ROLL_FRESH_S = 600.0
@@ -133,6 +135,9 @@ def _entry(program: Program) -> dict[str, Any]:
         entry["panic"] = {"since": panic.since, "canary_at": panic.canary_at, "canaries": panic.canaries}
     if program.roll is not None:
         entry["roll"] = _roll_entry(program.roll)
+    served = [past.worker for past in program.workers.values() if past.worker is not None and past.served_since]
+    if served:
+        entry["served"] = [[worker.name, worker.pid, worker.born] for worker in served]
     return entry
 
 
@@ -186,7 +191,9 @@ class _Reading:
             for name, found in _dict(entry.get("waiting")).items()
             if _is_worker(name, group) and (one := _or(self._waiting, found, None)) is not None
         }
+        served = [_or(lambda one: self._served(group, one), one, None) for one in _list(entry.get("served"))]
         return Program(
+            workers={past.name: past for past in served if past is not None},
             spending=self._spending(group, _list(entry.get("spending"))),
             waiting=waiting,
             suspended=frozenset(names),
@@ -215,6 +222,16 @@ class _Reading:
                 if at is not None:
                     restarts.append((min(at, self.now), entry[1]))
         return Spending(tuple(sorted(restarts, key=lambda restart: restart[0])))
+
+    def _served(self, group: str, found: Any) -> Past:
+        """A worker that has served: where it no longer does it is stopping, and is not taken for one that starts."""
+        if not isinstance(found, list) or len(found) != 3:
+            raise _Odd
+        name, pid, born = found
+        if not isinstance(name, str) or not _is_worker(name, group):
+            raise _Odd
+        worker, now = WorkerId(name, _number(pid, 1, MOST_PID), _number(born, 0, MOST_BORN)), self.now
+        return Past(name, worker, now, since=now, moved_at=now, switched_at=now, served_since=now)
 
     def _waiting(self, found: Any) -> Waiting:
         if not isinstance(found, list) or len(found) != 2:

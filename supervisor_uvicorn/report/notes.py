@@ -13,7 +13,7 @@ from supervisor_uvicorn.ledger import (
     Suspended,
     WouldRestart,
 )
-from supervisor_uvicorn.rollout import RollState
+from supervisor_uvicorn.rollout import RollState, Stage
 
 from . import events
 
@@ -42,4 +42,5 @@ def told_of(note: Note) -> events.Event:
     if roll.state is RollState.STOPPED:
         return events.RollStopped(note.group, f"is not rolled any further: {roll.detail}", "stopped")
     took_s = (roll.ended_at or roll.since) - roll.since
-    return events.Rolling(note.group, f"is rolled: {len(roll.turns)} restarted in {took_s:.1f} s", "done")
+    done = sum(1 for turn in roll.turns if turn.stage is Stage.DONE)
+    return events.Rolling(note.group, f"is rolled: {done} restarted in {took_s:.1f} s", "done")

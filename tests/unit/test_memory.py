@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from histories import World
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -332,3 +333,14 @@ def test_it_fits_into_its_cell_and_brakes_go_before_rolls() -> None:
 def test_a_cell_is_a_json_object() -> None:
     assert cell_object('{"a": 1}') == {"a": 1}
     assert cell_object('["a"]') is None
+
+
+def test_who_was_seen_to_serve_is_not_taken_for_one_that_never_came_up() -> None:
+    """It drains by itself, for longer than start_timeout, when the listener is started anew."""
+    world = World()
+    world.alive(0).stopping_since = world.now
+    world.run(2)
+    world.new_listener(5.0)
+    world.run(2 * world.settings.start_timeout_s)
+    assert world.past(0).verdict is Verdict.STOPPING
+    assert world.restarts == []
