@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from harness import interpreter
+from harness.client import Connection
 from harness.rolls import (
     Trickle,
     asking,
@@ -86,6 +87,13 @@ def release(site: Supervisord, version: str, *, first: str = "", start: str = SL
 
 def versions(site: Supervisord) -> dict[str, object]:
     return {name: site.tell(name, "/version")["version"] for name in NAMES}
+
+
+def streaming(site: Supervisord, name: str) -> Connection:
+    """A request of this worker that never ends, so that its drain takes all of drain_timeout."""
+    connection = site.connect_to(name)
+    connection.send_only("/stream")
+    return connection
 
 
 def changed(before: dict[str, int], after: dict[str, int]) -> set[str]:
@@ -183,9 +191,7 @@ def test_the_terminal_is_closed(figures: Callable[..., None]) -> None:
 def test_the_listener_is_killed(when: str, figures: Callable[..., None]) -> None:
     with site_of() as site, Trickle(site.url()) as trickle:
         before = site.pids()
-        stream = site.connect_to(NAMES[1])
-        if when == "draining":
-            stream.send_only("/stream")  # it ends with the worker, whose drain takes stopwaitsecs then
+        stream = streaming(site, NAMES[1]) if when == "draining" else None
         with asking(site, "restart", "web") as waiting:
             if when == "ordered":
                 wait_for(lambda: site.events("restart", worker=NAMES[1]), 60, "the second one's order", every_s=0.001)
@@ -193,7 +199,8 @@ def test_the_listener_is_killed(when: str, figures: Callable[..., None]) -> None
                 wait_middle(site, detail=when)
             kill_listener(site)
             code, out, err = ended(waiting)
-        stream.close()
+        if stream is not None:
+            stream.close()
         its = wait_end(site, 10)
         figures(when=when, took_s=its["took_s"], said=out.splitlines()[-1], err=err, answered=trickle.answered)
         gone_on_once(site, before)
@@ -278,14 +285,13 @@ def test_one_is_stopped(when: str, figures: Callable[..., None]) -> None:
     with site_of() as site:
         before = site.pids()
         stopped = NAMES[3] if when == "waiting" else NAMES[1]
-        stream = site.connect_to(stopped)
-        if when == "draining":
-            stream.send_only("/stream")
+        stream = streaming(site, stopped) if when == "draining" else None
         with asking(site, "restart", "web") as waiting:
             wait_middle(site, detail={"waiting": "", "draining": "draining", "starting": "starting"}[when])
             assert site.ctl("stop", stopped).returncode == 0
             code, out, err = ended(waiting)
-        stream.close()
+        if stream is not None:
+            stream.close()
         its = wait_end(site, 10)
         left = {turn["name"]: turn["detail"] for turn in its["turns"] if turn["stage"] == "left"}
         status = verb(site, "status")
