@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from histories import World
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.histories import World
 
 from supervisor_uvicorn.brakes import Spending, Waiting
 from supervisor_uvicorn.ledger import Ledger, Program
