@@ -55,6 +55,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from . import brakes, rollout
+from .holding import Situation
 from .ledger import (
     CalledOff,
     Decision,
@@ -73,18 +74,11 @@ from .ledger import (
     Suspended,
     WouldRestart,
 )
-from .model import Answer, Member, State, Verdict
+from .model import Answer, Member, Verdict
 from .panic import blame
-from .reconcile import hear, in_doubt, reconcile
+from .reconcile import hear, reconcile
 from .settings import Settings
 from .verdict import Ages, Past, judge
-
-TRIAL_FIRST_S, TRIAL_LONGEST_S = 60.0, 300.0
-"""How long after start_timeout the next single trial may go (design, section 6)."""
-
-CALLED_OFF_S, CALLED_OFF_LONGEST_S = 5.0, 60.0
-"""A remedy that was called off is not tried again before the first; each try is a scan of all processes and two writes
-to a disk, so what calls it off each time (a stranger on the socket, for days) makes the tries as rare as the second."""
 
 ROLL_HELD_S = 5.0
 """A roll that waits for less is not told to be held: a peer that is late by a moment is no news."""
@@ -122,15 +116,9 @@ def decide(ledger: Ledger, now: float, look: Look, settings: Callable[[str], Set
 
 
 @dataclass
-class _Desk:
+class _Desk(Situation):
     """One program's decision while it is being made: where the rules below lay down what they find."""
 
-    group: str
-    members: list[Member]  # all of the group, the trees too
-    look: Look
-    ages: Ages
-    settings: Settings
-    program: Program
     orders: list[Restart | Start] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     told: dict[str, str] = field(default_factory=dict)  # what is held at this look -> brake
@@ -166,11 +154,6 @@ class _Desk:
         )
         self.program = replace(self.program, workers=workers, right_ever=self.program.right_ever or answered_right)
 
-    @property
-    def roster(self) -> list[Past]:
-        """The workers that should exist now: what the operator stopped should not."""
-        return [past for past in self.program.workers.values() if past.state is not State.STOPPED]
-
     def _forget(self) -> None:
         """What has grown too old to count: spent restarts, backoffs of the long healthy, episodes that are over."""
         program, settings, ages = self.program, self.settings, self.ages
@@ -185,8 +168,8 @@ class _Desk:
         for name, mine in program.ours.items():  # adopted from an earlier listener
             if name not in waiting and settings.backoff.first_s > 0 and mine.reason is not Reason.ROLLING:
                 waiting = brakes.after_restart(waiting, name, settings.backoff, mine.since)
-        calm = not program.ours and not any(self._loop_is_sick(past) for past in self.roster)
-        room = {subject for subject in program.suspended if self._left(subject, spending) > 0}
+        calm = not program.ours and not any(self.loop_is_sick(past) for past in self.roster)
+        room = {subject for subject in program.suspended if self.left(subject, spending) > 0}
         self.notes += [Resumed(subject, "there is room in the budget again") for subject in sorted(room)]
         self.program = replace(
             program,
@@ -211,23 +194,13 @@ class _Desk:
         past = self.program.workers.get(name)
         return past is not None and past.verdict is Verdict.HEALTHY and self.ages.of(past.since) >= seconds
 
-    def _left(self, subject: str, spending: brakes.Spending) -> int:
-        budget, workers = self.settings.budget, len(self.roster)
-        if subject == self.group:
-            return spending.left(budget, workers)
-        return spending.left_of(subject, budget, workers)
-
-    @staticmethod
-    def _loop_is_sick(past: Past) -> bool:
-        return past.verdict is Verdict.SILENT or past.overdue
-
     # -- who is restarted -------------------------------------------------------------------------------------------
 
     def _restart_silent(self) -> None:
-        sick = [past for past in self.roster if self._loop_is_sick(past)]
+        sick = [past for past in self.roster if self.loop_is_sick(past)]
         for past in sorted(sick, key=lambda past: (past.verdict is not Verdict.SILENT, past.since, past.name)):
             reason = Reason.SILENT if past.verdict is Verdict.SILENT else Reason.START_TIMEOUT
-            held = self._private_brake(past) or self._trial_brake(past) or self._backoff_brake(past)
+            held = self.private_brake(past) or self.trial_brake(past) or self.backoff_brake(past)
             nobody_serves = not any(other.may_serve for other in self.roster)
             if held:
                 self._hold(past.name, *held, past)
@@ -239,7 +212,7 @@ class _Desk:
         panic = blame(self.roster, self.settings.panic_threshold)
         self.program = replace(self.program, panic=self.program.panic.after(panic, self.roster, self.ages.now))
         for past in sorted(failing, key=lambda past: (past.since, past.name)):
-            if held := self._private_brake(past):
+            if held := self.private_brake(past):
                 self._hold(past.name, *held, past)
                 continue
             if not self.program.right_ever:
@@ -251,9 +224,9 @@ class _Desk:
             if panic and not canary:
                 self._hold(self.group, "panic", panic)
             elif (
-                held := self._trial_brake(past, drain=True)
-                or self._capacity_brake(past, canary)
-                or self._backoff_brake(past)
+                held := self.trial_brake(past, drain=True)
+                or self.capacity_brake(past, canary)
+                or self.backoff_brake(past)
             ):
                 self._hold(past.name, *held, past)
             elif not self._out_of_budget(past):
@@ -275,14 +248,14 @@ class _Desk:
             if roll.under_way >= self.settings.max_unavailable:
                 break
             past = workers[turn.name]
-            brake = self._roll_brake(turn, past)
+            brake = self.roll_brake(turn, past)
             if brake:
                 held = held or brake
                 continue
             if turn.old is None:
                 self._start(past)
             else:
-                remedy = Remedy.ABORT if self._loop_is_sick(past) else Remedy.DRAIN
+                remedy = Remedy.ABORT if self.loop_is_sick(past) else Remedy.DRAIN
                 self._order(past, remedy, Reason.ROLLING, "a restart was asked for")
             roll = rollout.order(roll, turn, self.ages.now)
         if held and not roll.under_way:
@@ -304,107 +277,11 @@ class _Desk:
             self.program = replace(self.program, ours={**self.program.ours, name: mine})
 
     def _may_start(self, name: str) -> bool:
-        return not (self.look.shutting_down or self.settings.dry_run or self._paused(name))
-
-    # -- the brakes -------------------------------------------------------------------------------------------------
-
-    def _paused(self, name: str) -> bool:
-        return bool({name, self.group} & self.look.paused)
-
-    def _private_brake(self, past: Past) -> tuple[str, str] | None:
-        """What holds this one worker, whatever its peers do."""
-        mine = self.program.ours.get(past.name)
-        if self._paused(past.name):
-            return "paused", "until resume"
-        if past.traced_by:
-            return "traced", f"a debugger (pid {past.traced_by}) is attached to it"
-        if past.worker in self.program.stuck:
-            return "stuck", "it outlived KILL; not repeated"
-        if mine is not None and mine.under_way:
-            return "remedy", "its remedy is under way"
-        if mine is not None and in_doubt(mine, self.look.roster_at):
-            return "in_doubt", "a signal to it timed out and may still be carried out"
-        entry = self.program.called_off.get(past.name)
-        if entry is not None:
-            wait_s = brakes.doubled_s(CALLED_OFF_S, entry.repeats, CALLED_OFF_LONGEST_S)
-            return (entry.brake, entry.detail) if self.ages.of(entry.at) < wait_s else None
-        return None
-
-    def _trial_brake(self, past: Past, drain: bool = False) -> tuple[str, str] | None:
-        """A silent worker waits for every replacement; one that is drained waits here for those of silent ones only,
-        because max_unavailable has the others.
-        """
-        ours = {name: mine for name, mine in self.program.ours.items() if mine.reason.of_the_loop or not drain}
-        out = [name for name in sorted(ours) if name != past.name and not ours[name].came_up]
-        workers = len(self.roster)
-        at_once = max(1, min((workers + 1) // 2, workers - 1)) if self.program.healed else 1
-        too_many = len(out) - at_once
-        if too_many < 0:
-            return None
-        waited_s = min(self.ages.of(ours[name].first_at) for name in out)
-        wait_s = self.settings.start_timeout_s + brakes.doubled_s(TRIAL_FIRST_S, too_many, TRIAL_LONGEST_S)
-        single = not any(mine.under_way for name, mine in ours.items() if name != past.name)
-        return (
-            None
-            if waited_s >= wait_s and single
-            else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
-        )
-
-    def _capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
-        others = [other for other in self.roster if other.name != past.name]
-        ours = self.program.ours  # who has just been told to end serves for the last time
-        staying = [one for one in others if one.name not in ours or ours[one.name].worker != one.worker]
-        if others and not any(other.serves for other in staying):
-            return "last_serving", "it is the last worker that serves"
-        away = [
-            other.name
-            for other in others
-            if not other.serves or other.late or (other.name in self.program.ours and not (canary and other.turns))
-        ]
-        limit = self.settings.max_unavailable
-        if len(away) >= limit:
-            return (
-                "max_unavailable",
-                f"not serving, late or not proven yet: {', '.join(sorted(away))} (max_unavailable {limit})",
-            )
-        return None
-
-    def _roll_brake(self, turn: rollout.Turn, past: Past) -> tuple[str, str] | None:
-        """What holds this turn. Backoff and budget do not: somebody asked for it."""
-        if self.settings.dry_run:
-            return "dry_run", "until the setting is taken away"
-        if turn.old is None:
-            return self._start_brake(turn.name)
-        if held := self._private_brake(past):
-            return held
-        if past.state is not State.RUNNING or past.verdict is Verdict.STOPPING or not past.looked:
-            return "state", f"{past.name}: {past.reason or past.state.value}"
-        if self._loop_is_sick(past):
-            return self._trial_brake(past)
-        sick = [other.name for other in self.roster if self._loop_is_sick(other)]
-        if sick:
-            return "silent", f"{', '.join(sorted(sick))} goes first"
-        if past.verdict is Verdict.STARTING:
-            return "starting", f"{past.name} does not serve yet"
-        return self._trial_brake(past, drain=True) or self._capacity_brake(past, canary=False)
-
-    def _start_brake(self, name: str) -> tuple[str, str] | None:
-        mine = self.program.ours.get(name)
-        if self._paused(name):
-            return "paused", "until resume"
-        if mine is not None and mine.under_way:
-            return "remedy", f"the remedy of {name} is under way"
-        if mine is not None and in_doubt(mine, self.look.roster_at):
-            return "in_doubt", f"a signal to {name} timed out and may still be carried out"
-        return None
-
-    def _backoff_brake(self, past: Past) -> tuple[str, str] | None:
-        left_s = brakes.backoff_left_s(self.program.waiting, past.name, self.ages)
-        return ("backoff", f"restarted a short while ago; again in {left_s:.0f} s") if left_s > 0 else None
+        return not (self.look.shutting_down or self.settings.dry_run or self.paused(name))
 
     def _out_of_budget(self, past: Past) -> bool:
         for subject in (self.group, past.name):
-            if self._left(subject, self.program.spending) > 0:
+            if self.left(subject, self.program.spending) > 0:
                 continue
             if subject not in self.program.suspended:
                 allowed = brakes.allowance(self.settings.budget, len(self.roster))

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from supervisor_uvicorn import policy, reconcile, remedy
+from supervisor_uvicorn import holding, policy, reconcile, remedy
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,7 +21,8 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_brake_stands_in_the_table() -> None:
-    source = Path(policy.__file__).read_text(encoding="utf-8").partition('"""\n\nfrom')[2]
+    files = [Path(str(module.__file__)) for module in (policy, holding)]
+    source = "".join(file.read_text(encoding="utf-8").partition('"""\n\nfrom')[2] for file in files)
     brakes = set(re.findall(r'(?:return|else) \(?\s*"(\w+)",', source))
     brakes |= set(re.findall(r'_hold\(self\.group, "(\w+)"', source)) | {"dry_run", "budget"}
     brakes -= {"remedy"}  # its own remedy is under way: never told
@@ -33,9 +34,9 @@ def test_every_brake_stands_in_the_table() -> None:
 
 def test_the_figures_of_the_text_are_those_of_the_code() -> None:
     text = policy.__doc__ or ""
-    longest_s = policy.CALLED_OFF_LONGEST_S
-    assert f"{policy.CALLED_OFF_S:g} s after the remedy was called off, doubling to {longest_s:g} s" in text
-    assert f"start_timeout + {policy.TRIAL_FIRST_S:g} s" in text
+    longest_s = holding.CALLED_OFF_LONGEST_S
+    assert f"{holding.CALLED_OFF_S:g} s after the remedy was called off, doubling to {longest_s:g} s" in text
+    assert f"start_timeout + {holding.TRIAL_FIRST_S:g} s" in text
     assert f"EXITED for {reconcile.RESPAWN_S:g} s" in (reconcile.__doc__ or "")
     assert f"the old pid, {reconcile.DOUBT_S:g} s after" in (reconcile.__doc__ or "")
     assert remedy.GONE_AFTER_KILL_S == 5.0
