@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -21,6 +21,7 @@ from supervisor_uvicorn.model import Ticks
 
 _T = TypeVar("_T")
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _EVENTPOLL = "anon_inode:[eventpoll]"
 
 
@@ -87,6 +88,33 @@ def status(pid: int) -> ProcessStatus:
         )
     except (KeyError, ValueError, IndexError) as error:
         raise KernelError(f"/proc/{pid}/status: cannot be understood: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a whole process has used and uses: CPU seconds since its start, resident memory, threads."""
+
+    cpu_s: float
+    rss_bytes: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """CPU, resident memory (``statm``; pages that it shares are counted in each process) and threads."""
+    fields = _stat(f"/proc/{pid}/stat")
+    resident_pages = int(_read(f"/proc/{pid}/statm").split()[1])
+    return Usage(
+        (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S, resident_pages * _PAGE_BYTES, int(fields[17])
+    )
+
+
+def descriptor_limit(pid: int) -> int | None:
+    """RLIMIT_NOFILE, the soft one; None where it is unlimited. From ``limits``, which asks for no right."""
+    for line in _read(f"/proc/{pid}/limits").splitlines():
+        if line.startswith(b"Max open files"):
+            soft = line.split()[3]
+            return int(soft) if soft.isdigit() else None
+    raise KernelError(f"/proc/{pid}/limits: no Max open files")
 
 
 def cmdline(pid: int) -> list[str]:
@@ -177,6 +205,33 @@ def find_socket(pid: int, inode: int) -> int | None:
     return _with_rights(pid, find)
 
 
+def descriptor_numbers(pid: int) -> list[int]:
+    """The numbers of every open descriptor, without a look at what each one is: 1 ms for 9,000."""
+    return [int(name) for name in _with_rights(pid, lambda: _listdir(f"/proc/{pid}/fd"))]
+
+
+def descriptor_link(pid: int, fd: int) -> str:
+    """What one descriptor points to: a path, or ``socket:[INODE]`` and the like."""
+    return _with_rights(pid, lambda: _readlink(f"/proc/{pid}/fd/{fd}"))
+
+
+def socket_inodes(pid: int, fds: Sequence[int]) -> list[int]:
+    """The inodes of those of ``fds`` that are sockets; some 10 us for each descriptor."""
+
+    def read() -> list[int]:
+        found = []
+        for fd in fds:
+            try:
+                link = _readlink(f"/proc/{pid}/fd/{fd}")
+            except Gone:  # closed in between
+                continue
+            if link.startswith("socket:["):
+                found.append(int(link[8:-1]))
+        return found
+
+    return _with_rights(pid, read)
+
+
 def socket_inode(pid: int, fd: int) -> int | None:
     """The inode of the socket that descriptor ``fd`` of ``pid`` is; None: it is closed, or no socket. One readlink.
 
@@ -208,6 +263,32 @@ def epoll_watched_inodes(pid: int, links: Mapping[int, str] | None = None) -> fr
         return frozenset(watched)
 
     return _with_rights(pid, read)
+
+
+def wchan(pid: int) -> str:
+    """The kernel function in which the main thread sleeps; "" where it runs, or where we may not know."""
+
+    def read() -> str:
+        text = _read(f"/proc/{pid}/task/{pid}/wchan").decode("ascii", "replace").strip()
+        if text in ("", "0"):  # the kernel's answer to whom it refuses as well (fs/proc/base.c, proc_pid_wchan)
+            raise Refused(f"/proc/{pid}/task/{pid}/wchan: not shown")
+        return text
+
+    try:
+        return _with_rights(pid, read)
+    except Refused:
+        return ""
+
+
+def syscall(pid: int) -> tuple[int, tuple[int, ...]] | None:
+    """The system call in which the main thread is blocked, and its six arguments; None where it runs.
+
+    Asks for more than the other files here, PTRACE_MODE_ATTACH_FSCREDS: Yama may refuse it (ptrace(2)).
+    """
+    words = _with_rights(pid, lambda: _read(f"/proc/{pid}/task/{pid}/syscall")).split()
+    if len(words) < 7 or words[0] == b"-1":  # "running"; -1: blocked, but in no system call (a page fault)
+        return None
+    return int(words[0]), tuple(int(word, 16) for word in words[1:7])
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
