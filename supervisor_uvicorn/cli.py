@@ -31,12 +31,19 @@ def _config(args: argparse.Namespace) -> int:
     return run(args)
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from .doctor.run import run
+
+    return run(args)
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     from . import __version__
     from .config_page import add_arguments
     from .settings import CHECK_KEYS, add_flags
     from .verbs.command import add_verbs
+    from .verbs.healthcheck import add_arguments as add_healthcheck
 
     top = argparse.ArgumentParser(
         prog="supervisor-uvicorn",
@@ -61,7 +68,22 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("names", nargs="*", metavar="NAME", help="as in supervisorctl: web, web:*, web:web-0, all")
     check.set_defaults(run=_check)
 
+    doctor = verbs.add_parser(
+        "doctor",
+        help="find the known traps in a configuration and on this machine, each with its mend",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help='one object, {"findings": [...]}, instead of text')
+    add_supervisord(doctor)
+    doctor.set_defaults(run=_doctor)
+
     add_verbs(verbs, _as_a_person)
+
+    healthcheck = verbs.add_parser(  # main() knows it before it comes here; this is for --help
+        "healthcheck", help="for a container's HEALTHCHECK or an exec probe: one line, and 0 or 1", allow_abbrev=False
+    )
+    add_healthcheck(healthcheck)
+    add_supervisord(healthcheck)
 
     verbs.add_parser(
         "serve", help="uvicorn behind supervisord's socket, with a shutdown that drops nothing; takes uvicorn's options"
@@ -88,10 +110,14 @@ def add_supervisord(verb: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit code; wrong use is 2, with the usage line (argparse)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["healthcheck"]:  # started every few seconds, and 0 or 1 whatever happens
+        from .verbs.healthcheck import main as healthcheck
+
+        return healthcheck(words[1:], add_supervisord)
     if not sys.platform.startswith("linux"):
         print("supervisor-uvicorn needs Linux: it reads /proc and asks the kernel through sock_diag", file=sys.stderr)
         return 2
-    words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["serve"]:  # what follows is uvicorn's, and a worker carries nothing of the other verbs
         from .serve import main as serve
 

@@ -20,6 +20,7 @@ from supervisor.datatypes import signal_number
 from supervisor.states import ProcessStates, SupervisorStates, getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
+from supervisor_uvicorn.plugin.exit_code import ExitCode
 from supervisor_uvicorn.plugin.memory import MEMORY, Memory
 from supervisor_uvicorn.plugin.sockets import Sockets
 
@@ -48,6 +49,7 @@ class _Plugin(NamedTuple):
     supervisord: Any
     sockets: Sockets
     memory: Memory
+    exit_code: ExitCode
     log: Callable[[str], None]
 
 
@@ -68,7 +70,9 @@ def make_rpcinterface(supervisord: Any, **settings: str) -> RpcInterface:
         for key in sorted(set(settings) - set(_SETTINGS)):
             log(f"there is no setting {key}, so {key}={settings[key]} does nothing; there are {', '.join(_SETTINGS)}")
         sockets.subscribe()
-        plugin = _Plugin(supervisord, sockets, MEMORY, log)
+        exit_code = ExitCode(supervisord, log)
+        exit_code.subscribe()
+        plugin = _Plugin(supervisord, sockets, MEMORY, exit_code, log)
         setattr(supervisord, _ATTRIBUTE, plugin)
     return RpcInterface(plugin)
 
@@ -221,7 +225,17 @@ class RpcInterface:
             raise RPCError(Faults.FAILED, problem)
         return True
 
-    # -- supervisord's own exit code for a container (`uvicorn.exitCode`) belongs here, with issue 4
+    # -- supervisord's own end
+
+    @_method
+    def exitCode(self, code: int) -> bool:  # noqa: N802
+        """The exit code of supervisord's process, for a shutdown that is asked for within 5 seconds and for no other
+
+        @param int code  1 to 255; 0 forgets what was asked for
+        @return boolean  Always True, or a fault: SHUTDOWN_STATE (too late), INCORRECT_PARAMETERS
+        """
+        self._plugin.exit_code.ask(code)
+        return True
 
 
 def _find(supervisord: Any, name: str) -> Any:

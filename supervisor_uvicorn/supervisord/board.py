@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from supervisor_uvicorn.supervisord.rpc import INCORRECT_PARAMETERS, UNKNOWN_METHOD, BadAnswer, Fault, Rpc
+if TYPE_CHECKING:  # rpc.py brings http.client, ssl and email: 8 MB that a healthcheck has no use for (quick.py)
+    from supervisor_uvicorn.supervisord.rpc import Rpc
 
 NAMESPACE = "uvicorn"  # the name of the section
 
@@ -75,6 +76,8 @@ class Board:
 
     def sockets(self) -> tuple[SharedSocket, ...] | None:
         """The sockets of all fcgi-programs, by their group's name. None: there is no plugin."""
+        from supervisor_uvicorn.supervisord.rpc import BadAnswer
+
         answer = self._ask("getSockets")
         if answer is None:
             return None
@@ -102,9 +105,33 @@ class Board:
         """
         return self._done("signalWorker", name, pid, start, signal)
 
+    def leave(self, code: int) -> bool:
+        """Shut supervisord down, so that its process ends with exit code ``code`` (1 to 255). Sent once, never again.
+
+        Both calls travel in one ``system.multicall``, which supervisord carries out without anything in between
+        (supervisor 4.3.0, xmlrpc.py ``SystemNamespaceRPCInterface.multicall``). False: the code will be 0, because
+        there is no plugin or an older one; it is shut down all the same. A fault SHUTDOWN_STATE: somebody else's
+        shutdown or reload is under way, and its code stays what it was. Raises what ``Rpc.call`` raises.
+        """
+        from supervisor_uvicorn.supervisord.rpc import BadAnswer, Fault
+
+        calls = [
+            {"methodName": f"{self._namespace}.exitCode", "params": [code]},
+            {"methodName": "supervisor.shutdown", "params": []},
+        ]
+        answers = self.rpc.call("system.multicall", calls)
+        if not isinstance(answers, list) or len(answers) != 2:
+            raise BadAnswer("the answer to system.multicall is no list of two")
+        remembered, shutdown = answers
+        if isinstance(shutdown, dict):
+            raise Fault(int(shutdown.get("faultCode", 0)), str(shutdown.get("faultString", "")))
+        return not isinstance(remembered, dict)
+
     # -- the one place where a missing plugin is found out
 
     def _ask(self, method: str, *params: Any, idempotent: bool = True) -> Any:
+        from supervisor_uvicorn.supervisord.rpc import UNKNOWN_METHOD, Fault
+
         try:
             return self.rpc.call(f"{self._namespace}.{method}", *params, idempotent=idempotent)
         except Fault as fault:
@@ -116,6 +143,8 @@ class Board:
         return self._ask(method, *params, idempotent=idempotent) is not None
 
     def _note(self, method: str, *params: Any) -> Note | None:
+        from supervisor_uvicorn.supervisord.rpc import BadAnswer
+
         answer = self._ask(method, *params)
         if answer is None:
             return None
@@ -132,6 +161,8 @@ def _check_size(text: str) -> None:
     """The plugin's own refusal, made here: supervisord is held up by what is too large before it can refuse it."""
     size_bytes = len(text.encode("utf-8", "replace"))
     if size_bytes > MAX_TEXT_BYTES:
+        from supervisor_uvicorn.supervisord.rpc import INCORRECT_PARAMETERS, Fault
+
         raise Fault(INCORRECT_PARAMETERS, f"the text has {size_bytes} bytes, at most {MAX_TEXT_BYTES} are kept")
 
 
