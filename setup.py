@@ -28,8 +28,10 @@ setup(
     extras_require={
         # An endpoint for Prometheus.
         "metrics": ["prometheus-client"],
-        # Where is a hung worker? py-spy reads its stack from outside.
-        "explain": ["py-spy"],
+        # Where is a hung worker? py-spy reads its Python stack from outside, without its help: nothing else does, and
+        # the alternative (faulthandler's traceback) costs the worker its life. An extra, because it is a program of its
+        # own that reads other processes' memory, and a security policy may forbid that. 0.4.0: Python 3.13.
+        "explain": ["py-spy>=0.4.0"],
         # What the tests start as real processes, and what runs them. Bare uvicorn is enough for them; with
         # uvicorn[standard] they run on uvloop and httptools.
         "test": ["pytest>=8", "pytest-timeout", "hypothesis", "uvicorn[standard]>=0.30"],

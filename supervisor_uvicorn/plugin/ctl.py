@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TextIO
 from supervisor.supervisorctl import ControllerPluginBase
 
 COMMAND = "supervisorctl uvicorn"
-VERBS = ("status", "restart", "pause", "resume", "history", "check")
+VERBS = ("status", "restart", "pause", "resume", "history", "explain", "check")
 _COMPLETION_S = 2.0  # somebody has pressed a key, and waits
 
 _HELP = """\
@@ -30,6 +30,7 @@ uvicorn restart [--timeout S] NAME ...\t\tReplace workers one by one, each when 
 uvicorn pause [--for S] [NAME ...]\t\tLet the listener watch and report, and restart nobody (S: 90, 90s, 5m, 1h)
 uvicorn resume [NAME ...]\t\t\tLet the listener act again
 uvicorn history [--json] [NAME ...]\t\tWhat was done to which worker, and why
+uvicorn explain [--json] NAME ...		Where a worker is right now: stack, memory; only beside supervisord
 uvicorn check [--json] [--path P] [NAME ...]\tLook at the workers, live; only beside supervisord
 uvicorn VERB --help\t\t\t\tEverything that VERB takes"""
 
@@ -116,6 +117,9 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
         return self._verb(args, out)
 
     def _verb(self, args: argparse.Namespace, out: TextIO) -> int:
+        if args.verb == "explain" and not _on_linux(args.verb):
+            return 2
+        from supervisor_uvicorn.supervisord.calls import Supervisord
         from supervisor_uvicorn.supervisord.rpc import Rpc, RpcError
         from supervisor_uvicorn.verbs.asking import OverRpc
         from supervisor_uvicorn.verbs.command import carry_out
@@ -127,11 +131,10 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
             print(f"{COMMAND} {args.verb}: {error}", file=sys.stderr)
             return 2
         with rpc:
-            return carry_out(args, OverRpc(rpc), Console.of(out, command=COMMAND))
+            return carry_out(args, OverRpc(rpc), Console.of(out, command=COMMAND), Supervisord(rpc))
 
     def _check(self, args: argparse.Namespace) -> int:
-        if not sys.platform.startswith("linux"):
-            print(f"{COMMAND} check: it looks at /proc, so it works on Linux, beside supervisord", file=sys.stderr)
+        if not _on_linux("check"):
             return 2
         from supervisor_uvicorn.check import run
 
@@ -143,6 +146,13 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
     def _rpc(self, make: Callable[[str, str, str], Any]) -> Any:
         options = self.ctl.options
         return make(options.serverurl, options.username or "", options.password or "")
+
+
+def _on_linux(verb: str) -> bool:
+    if sys.platform.startswith("linux"):
+        return True
+    print(f"{COMMAND} {verb}: it looks at /proc, so it works on Linux, beside supervisord", file=sys.stderr)
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from supervisor_uvicorn.supervisord.calls import Supervisord
     from supervisor_uvicorn.verbs.asking import Desk
     from supervisor_uvicorn.verbs.console import Console
 
@@ -58,6 +59,10 @@ def add_verbs(verbs: Any, finish: Callable[[argparse.ArgumentParser], None]) -> 
     history.add_argument("--json", action="store_true", help="one JSON object with everything known")
     history.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
 
+    explain = _add(verbs, "explain", "where a worker is right now: its stack, ticks, connections, memory", finish)
+    explain.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    explain.add_argument("names", nargs="+", metavar="NAME", help=NAMES)
+
 
 def _add(
     verbs: Any, name: str, what: str, finish: Callable[[argparse.ArgumentParser], None]
@@ -70,6 +75,7 @@ def _add(
 def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     """``supervisor-uvicorn VERB``: find supervisord, carry the verb out; the exit code."""
     from supervisor_uvicorn.find_supervisord import NotFound, rpc_from
+    from supervisor_uvicorn.supervisord.calls import Supervisord
     from supervisor_uvicorn.supervisord.rpc import RpcError
     from supervisor_uvicorn.verbs.asking import OverRpc
     from supervisor_uvicorn.verbs.console import Console
@@ -80,11 +86,14 @@ def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
         print(f"supervisor-uvicorn {args.verb}: {error}", file=sys.stderr)
         return 2
     with rpc:
-        return carry_out(args, OverRpc(rpc), Console.of(sys.stdout))
+        return carry_out(args, OverRpc(rpc), Console.of(sys.stdout), Supervisord(rpc))
 
 
-def carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
-    """Do what ``args`` ask for and return the exit code; every foreseen error is a line on ``console.err``."""
+def carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisord: Supervisord | None = None) -> int:
+    """Do what ``args`` ask for and return the exit code; every foreseen error is a line on ``console.err``.
+
+    ``supervisord`` is for ``explain`` alone, which looks at processes by itself.
+    """
     from supervisor_uvicorn.names import NoSuchName
     from supervisor_uvicorn.supervisord.rpc import RpcError
     from supervisor_uvicorn.verbs.asking import NoNews, explain
@@ -92,7 +101,7 @@ def carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
     begin = f"{console.command} {args.verb}:"
     try:
         try:
-            return _carry_out(args, desk, console)
+            return _carry_out(args, desk, console, supervisord)
         except (NoNews, NoSuchName) as error:
             console.note(f"{begin} {error}")
         except RpcError as error:
@@ -107,7 +116,7 @@ def carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
         return 1
 
 
-def _carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
+def _carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisord: Supervisord | None) -> int:
     if args.verb == "status":
         from supervisor_uvicorn.verbs.status import status
 
@@ -116,6 +125,10 @@ def _carry_out(args: argparse.Namespace, desk: Desk, console: Console) -> int:
         from supervisor_uvicorn.verbs.history import history
 
         return history(args.names, args.json, desk, console)
+    if args.verb == "explain" and supervisord is not None:
+        from supervisor_uvicorn.verbs.explain import explain
+
+        return explain(args.names, args.json, supervisord, desk, console)
     from supervisor_uvicorn.verbs.asking import new_ident
 
     if args.verb == "restart":
