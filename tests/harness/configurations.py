@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 
 from harness import interpreter, users
 from harness.supervisord import Supervisord, free_port
@@ -15,22 +16,24 @@ ALL = sorted(path.parent.name for path in CONF.glob("*/supervisord.conf"))
 class Copied(Supervisord):
     """A configuration of ``conf/`` in a directory of its own; it writes text logs, as it would for a user.
 
-    Only ports, the directories outside of it, and the name of the virtual environment are replaced, and ``listen`` is
-    added to the listener's command.
+    Only ports, the directories outside of it, and the name of the virtual environment are replaced, ``listen`` is added
+    to the listener's command, and ``app`` stands for the application. ``prefix`` is put before supervisord's command.
     """
 
-    def __init__(self, name: str, listen: str = "") -> None:
+    def __init__(self, name: str, listen: str = "", *, app: str = "", prefix: Sequence[str] = ()) -> None:
         self.port = free_port()
         text = (CONF / name / "supervisord.conf").read_text()
         text = text.replace("localhost:8000", f"localhost:{self.port}")
         text = text.replace("0.0.0.0:8000", f"127.0.0.1:{self.port}")
         text = text.replace("/run/", "{scratch}/").replace("/srv/app", "{scratch}")
         text = text.replace("supervisor-uvicorn listen", f"supervisor-uvicorn listen {listen}".rstrip())
+        text = text.replace("example:App", app or "example:App")
         environment = {"DEMO_PORT": str(self.port)}
-        super().__init__(conf=text, environment=environment, command_prefix=users.way_prefix() or [])
+        super().__init__(conf=text, environment=environment, command_prefix=[*(users.way_prefix() or []), *prefix])
         self._extra_environment["DEMO_DIR"] = str(self.scratch)
         shutil.copy(CONF / "recipe" / "example.py", self.scratch)
         shutil.copy(CONF / "demo" / "app.py", self.scratch)
+        shutil.copy(interpreter.APPS / "faulty.py", self.scratch)
         virtual = self.scratch / "venv" / "bin"
         virtual.mkdir(parents=True)
         for command in ("uvicorn", "supervisor-uvicorn"):
