@@ -11,6 +11,7 @@ from supervisor_uvicorn.supervisord.preflight import LISTENER_SECTION
 
 EVENTS = "TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION"
 LEAST_BUFFER = 50
+_TERMINALS = ("/dev/stderr", "/dev/stdout", "/dev/fd/1", "/dev/fd/2")
 EVENTS_PER_PROCESS = 3  # at the start: PROCESS_GROUP_ADDED, STARTING, RUNNING
 
 NO_LISTENER = Trap(
@@ -81,13 +82,14 @@ STDERR_LOST = Trap(
     "stderr_logfile=/var/log/uvicorn-health.log",
     "supervisor 4.3.0, options.py ServerOptions._daemonize",
 )
-STDERR_ROTATES = Trap(
-    "stderr-cannot-rotate",
+ROTATES = Trap(
+    "log-cannot-rotate",
     "error",
-    "A pipe or a terminal cannot be rotated.",
-    "supervisord tries to seek in it and fails with 'Illegal seek': it does not start, or the process does not.",
+    "A pipe or a terminal cannot be rotated: after its first line this output is cut off.",
+    "supervisord asks how long it is, gets 'Illegal seek', and closes its end of the process' output: what follows is "
+    "lost, and the process' next write fails with EPIPE (tried with 4.3.0).",
     "stderr_logfile_maxbytes=0",
-    "supervisor 4.3.0, loggers.py RotatingFileHandler; docker/docs issue 17298",
+    "supervisor 4.3.0, loggers.py RotatingFileHandler.doRollover; docker/docs issue 17298",
 )
 SMALL_BUFFER = Trap(
     "listener-buffer",
@@ -125,7 +127,7 @@ TRAPS = (
     STDOUT_FILE,
     REDIRECTED,
     STDERR_LOST,
-    STDERR_ROTATES,
+    ROTATES,
     SMALL_BUFFER,
     NOT_RESTARTED,
     SHARED_PRIORITY,
@@ -170,13 +172,27 @@ def outputs(site: Site) -> Iterator[Finding]:
         if listener.true("redirect_stderr"):
             yield at(REDIRECTED, listener, "redirect_stderr")
         stderr = listener.text("stderr_logfile", "AUTO")
-        if stderr in ("/dev/stderr", "/dev/stdout", "/dev/fd/1", "/dev/fd/2"):
+        if stderr in _TERMINALS:
             if _is_daemon(site):
                 yield at(STDERR_LOST, listener, "stderr_logfile", detail="supervisord runs as a daemon.")
-            if listener.text("stderr_logfile_maxbytes", "50MB") not in ("0", "0B", "0KB", "0MB"):
-                yield at(STDERR_ROTATES, listener, "stderr_logfile_maxbytes")
         elif stderr.upper() == "NONE" or stderr == "/dev/null":
             yield at(STDERR_LOST, listener, "stderr_logfile")
+
+
+def rotation(site: Site) -> Iterator[Finding]:
+    """Of the listener, and of the programs that it watches."""
+    programs = tuple(program.section for program in site.configuration.programs) if site.configuration else ()
+    for section in (*programs, *_listeners(site)):
+        for stream in ("stdout", "stderr"):
+            if (stream == "stderr" and section.true("redirect_stderr")) or (
+                stream == "stdout" and section not in programs
+            ):
+                continue  # a listener's stdout does not belong there at all: STDOUT_LOG
+            to_terminal = section.text(f"{stream}_logfile") in _TERMINALS
+            if to_terminal and section.text(f"{stream}_logfile_maxbytes", "50MB").rstrip("KMGB") != "0":
+                key = f"{stream}_logfile_maxbytes"
+                words = "" if section.has(key) else f"{stream}_logfile={section.text(f'{stream}_logfile')}, no {key}=0"
+                yield at(ROTATES, section, key, found=words, write=f"{key}=0")
 
 
 def _is_daemon(site: Site) -> bool:
@@ -239,4 +255,4 @@ def _listeners(site: Site) -> tuple[Section, ...]:
     return site.configuration.listeners if site.configuration else ()
 
 
-CHECKS = (how_many, events, outputs, queue, life)
+CHECKS = (how_many, events, outputs, rotation, queue, life)

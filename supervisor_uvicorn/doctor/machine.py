@@ -9,6 +9,7 @@ import os
 import pwd
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 
 from supervisor_uvicorn.doctor.configuration import Configuration, Section, listen_arguments
@@ -29,7 +30,8 @@ def read(
 ) -> Machine:
     """``environ`` and ``directory`` are supervisord's own where it runs here, else ours; ``supervisord`` is its command
     line, () where it does not run here."""
-    words = supervisord or tuple(filter(None, [shutil.which("supervisord", path=environ.get("PATH"))]))
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "supervisord")
+    words = supervisord or (shutil.which("supervisord", path=environ.get("PATH")) or beside,)
     daemon = python_of(words, environ, directory)
     interpreters = dict(_interpreters(configuration, environ, directory)) if configuration else {}
     if daemon:

@@ -43,12 +43,13 @@ class Daemon:
     @property
     def file(self) -> str:
         """Its configuration file: ``-c``, else the first on its search path that exists; "" where that is not known."""
-        if not self.argv or not self.directory:
-            return ""
         for at, word in enumerate(self.argv):
             match = re.fullmatch(r"(?:-c|--configuration=?)(.*)", word)
             if match and (match[1] or at + 1 < len(self.argv)):
-                return os.path.join(self.directory, match[1] or self.argv[at + 1])
+                file = os.path.join(self.directory, match[1] or self.argv[at + 1])
+                return file if os.path.isabs(file) else ""
+        if not self.argv or not self.directory:
+            return ""
         script = next((word for word in self.argv if word.endswith(("supervisord", "supervisord.py"))), "")
         here = os.path.dirname(os.path.dirname(script))
         beside = [os.path.join(here, "etc/supervisord.conf"), os.path.join(here, "supervisord.conf")]

@@ -168,9 +168,21 @@ def test_stderr_of_a_daemon() -> None:
     meant_for_n = CLEAN_PROGRAM + "stdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\n"
     assert names(configured(meant_for_n, listener=to_terminal)) == []
     rotating = to_terminal.replace("stderr_logfile_maxbytes=0\n", "")
-    assert names(configured(meant_for_n, listener=rotating)) == ["stderr-cannot-rotate"]
+    (found,) = findings(configured(meant_for_n, listener=rotating))
+    assert (found.trap.name, found.section) == ("log-cannot-rotate", "eventlistener:uvicorn-health")
     runs = Running("unix:///s", 1, here=True, foreground=False, board_age_s=1.0)
     assert names(configured(meant_for_n, listener=to_terminal, running=runs)) == ["listener-stderr-lost"]
+
+
+def test_a_programs_output_that_cannot_be_rotated() -> None:
+    to_terminal = CLEAN_PROGRAM + "stdout_logfile=/dev/stdout\n"
+    (found,) = findings(configured(to_terminal))
+    assert (found.trap.name, found.section) == ("log-cannot-rotate", "fcgi-program:web")
+    assert found.write == "stdout_logfile_maxbytes=0"
+    assert names(configured(to_terminal + "stdout_logfile_maxbytes=0\n")) == []
+    assert names(configured(to_terminal + "stdout_logfile_maxbytes=1MB\n")) == ["log-cannot-rotate"]
+    redirected = CLEAN_PROGRAM + "redirect_stderr=true\nstderr_logfile=/dev/stderr\n"
+    assert names(configured(redirected)) == []
 
 
 # --- our own settings
