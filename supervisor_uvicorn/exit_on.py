@@ -112,12 +112,12 @@ def _suspended(wanted: Sequence[Member], program: Program) -> bool:
 
 
 def _may_serve(member: Member, past: Past | None) -> bool:
-    """Only what is seen not to serve counts: down in supervisord, or RUNNING with a loop that does not turn."""
+    """Only what is seen not to serve counts: down in supervisord, a loop that does not turn, a start without an end."""
     if member.state in _DOWN:
         return False
     if member.state is not State.RUNNING or member.not_watched or past is None or past.worker != member.worker:
         return True
-    return past.verdict is not Verdict.SILENT
+    return past.verdict is not Verdict.SILENT and not past.overdue
 
 
 def _last_start_at(program: Program) -> float:
