@@ -1,7 +1,8 @@
 """What every verb does: read the page, ask the listener once, and wait for its answer, with words for all that lacks.
 
 A request is an event, and supervisord keeps events for a listener that is being started anew. So a request is never
-sent where nobody reports (it would be carried out when nobody expects it any more), and never sent twice.
+sent where nobody reports, never sent twice, and says when it was asked: a listener refuses one that is older than
+``request.MOST_AGE_S``, since whoever asked has given up by then.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from supervisor_uvicorn.model import State
 from supervisor_uvicorn.supervisord.board import Board, Note
 from supervisor_uvicorn.supervisord.calls import Supervisord
 from supervisor_uvicorn.supervisord.preflight import LISTENER_SECTION, explain_failure
-from supervisor_uvicorn.supervisord.request import KIND, Request
+from supervisor_uvicorn.supervisord.request import KIND, MOST_AGE_S, BadRequest, Request, parse
 from supervisor_uvicorn.supervisord.rpc import SHUTDOWN_STATE, Fault, InDoubt, Rpc, RpcError, Unauthorized
 from supervisor_uvicorn.verbs.console import Console
 from supervisor_uvicorn.verbs.page import BadPage, Page, read_page
 
 POLL_S = 0.25
-ANSWER_S = 10.0
+ANSWER_S = MOST_AGE_S + 1.0
+"""A request that was carried out at its last moment has its answer on the board some tenths of a second later."""
 PATIENCE_S = 60.0
 """A listener that was killed is back after seconds; with 60 s supervisord itself may have been restarted, too."""
 
@@ -30,6 +32,11 @@ RPCINTERFACE_SECTION = """\
 [rpcinterface:uvicorn]
 supervisor.rpcinterface_factory = supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface
 """
+
+
+_NOT_ANY_MORE = (
+    f"A request that is {MOST_AGE_S:g} s old is not carried out any more; what a listener had already begun goes on"
+)
 
 
 class NoNews(Exception):  # noqa: N818 - it reads as what it is
@@ -91,25 +98,36 @@ _OURS = ("supervisor-uvicorn listen", "supervisor_uvicorn listen")
 
 def current_page(desk: Desk, command: str = "supervisor-uvicorn") -> Page:
     """What the listener last reported, stale or not. Raises :class:`NoNews` and :class:`RpcError`."""
+    return _note_and_page(desk, command)[1]
+
+
+def _note_and_page(desk: Desk, command: str) -> tuple[Note, Page]:
     note = desk.read()
     if note is None:
         raise NoNews(no_plugin(command))
     if not note.text:
         raise NoNews(_never_reported(desk))
     try:
-        return read_page(note)
+        return note, read_page(note)
     except BadPage as error:
         raise NoNews(str(error)) from None
 
 
 def send(desk: Desk, console: Console, request: Request) -> None:
-    """Send a request, once, where there is a listener that could answer it.
+    """Send a request, once, where there is a listener that could answer it; ``sent_at`` is filled in here.
 
-    Raises :class:`NoNews` where nobody reports, and :class:`RpcError` where it surely was not sent.
+    Raises :class:`NoNews` where nobody reports or the listener could not take it, and :class:`RpcError` where it surely
+    was not sent.
     """
-    page = current_page(desk, console.command)
+    note, page = _note_and_page(desk, console.command)
     if page.stale:
         raise NoNews(f"{stale(desk, page)}\nNothing was asked of it")
+    # By supervisord's own clock, which is the listener's, too: that of a remote terminal may be wrong.
+    request = replace(request, sent_at=note.at + note.age_s)
+    try:
+        parse(request.text())
+    except BadRequest as error:
+        raise NoNews(f"{error}. Nothing was asked of the listener") from None
     with contextlib.suppress(InDoubt):  # the board will tell whether it went out
         desk.send(request)
 
@@ -143,8 +161,16 @@ class Poll:
             self._trouble_since = now
             self._console.note(f"{trouble()}\nWaiting for up to {PATIENCE_S:g} s")
         elif now - self._trouble_since >= PATIENCE_S:
-            raise NoNews(f"{trouble()}\nGave up after {PATIENCE_S:g} s. What was asked for may still be done")
+            raise NoNews(f"{trouble()}\nGave up after {PATIENCE_S:g} s. {_NOT_ANY_MORE}")
         return page
+
+    def unanswered(self) -> str:
+        """Somebody reports, and nobody answers: what that means, and where to look."""
+        return (
+            f"no listener answered within {MOST_AGE_S:g} s, though one reports. {_NOT_ANY_MORE}.\n"
+            f"Is the listener still RUNNING? {_where_to_look(self._desk)}. In its section there "
+            "must be events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION"
+        )
 
     def _read(self) -> tuple[Page | None, Callable[[], str] | None]:
         """The page, and what is wrong: words that are made only where somebody reads them (they may take calls)."""
@@ -166,7 +192,8 @@ class Poll:
 def answer(poll: Poll, console: Console, ident: str) -> Mapping[str, Any]:
     """Wait for the listener's yes. Raises :class:`NoNews` for its no, and where nobody answers.
 
-    The time counts only while there is a listener that could answer: one that is started anew gets the event then.
+    The time counts only while there is a listener that could answer: one that is started anew answers then, from what
+    it remembers, or with a refusal.
     """
     since = console.clock()
     while True:
@@ -182,10 +209,7 @@ def answer(poll: Poll, console: Console, ident: str) -> Mapping[str, Any]:
         if poll.troubled:
             since = console.clock()
         elif console.clock() - since >= ANSWER_S:
-            raise NoNews(
-                f"no listener answered within {ANSWER_S:g} s, though one reports. In its section there must be "
-                "events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION; what else holds it up stands in its stderr log"
-            )
+            raise NoNews(poll.unanswered())
         console.sleep(POLL_S)
 
 
