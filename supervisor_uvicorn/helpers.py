@@ -27,6 +27,10 @@ CALM_S = 1.0
 """Where the worker goes on, so long must nobody have been started for those that were ended: a ``multiprocessing.Pool``
 does that each 0.1 s (CPython 3.10 to 3.13, multiprocessing/pool.py ``_wait_for_updates``)."""
 
+HOLD_S = 30.0
+"""So long is a shared socket kept open beyond the end of its last process; asked for anew each 5 s while supervisord
+brings it back (listen.py)."""
+
 SCAN_S = 0.1  # between two scans of all processes for a socket
 STEP_S = 0.02  # between two looks at whether a process is gone; /proc/PID/stat costs some 20 us
 
@@ -115,6 +119,39 @@ def free_the_socket(
     return frozen
 
 
+def socket_of_the_last(worker: WorkerId, member: Member, tools: Tools) -> int | None:
+    """The inode of the TCP socket that ``worker`` is the last process of supervisord at; None where it is not."""
+    fd = member.options.fd
+    if fd is None or (member.socket is not None and member.socket.family == "unix"):
+        return None
+    try:
+        return _listening_inode(worker, member, fd) if _is_last(worker, tools) else None
+    except CalledOff:  # it cannot be seen: supervisord keeps the socket open all the same
+        return None
+
+
+def end_those_at(inode: int, helpers: dict[int, int], worker: WorkerId, tools: Tools) -> Generator[float, None, None]:
+    """The socket was kept open while its last process was ended; what that one has left at it has to go as well.
+
+    Otherwise supervisord could not bind it anew once it is let go: the next one who restarts the program gets a
+    failure, and where supervisord restarts it by itself, it exits.
+    """
+    at_it = {}
+    for pid, born in helpers.items():
+        with contextlib.suppress(KernelError):
+            if is_there(WorkerId("", pid, born)) and proc.find_socket(pid, inode) is not None:
+                at_it[pid] = born
+    if not at_it:
+        return
+    for pid, born in at_it.items():
+        _send_kill(pid, born)
+    until = tools.now() + HELPERS_GONE_S
+    while any(is_there(WorkerId("", pid, born)) for pid, born in at_it.items()) and tools.now() < until:
+        yield STEP_S
+    what = f"was the last process of its program: {len(at_it)} helper process(es) that it left at its socket were ended"
+    tools.tell(events.Helpers(worker.name, what, worker=worker, more={"helpers": sorted(at_it)}))
+
+
 def socket_in_the_way(member: Member, tools: Tools) -> Address | None:
     """The TCP address that supervisord would have to bind for this first process of its group, and cannot."""
     address = member.socket
@@ -122,6 +159,10 @@ def socket_in_the_way(member: Member, tools: Tools) -> Address | None:
         return None
     if not _is_last(WorkerId(member.name, 0, 0), tools):
         return None
+    if tools.board is not None:
+        with contextlib.suppress(RpcError):  # true: supervisord itself has it open, for us, so nothing has to be bound
+            if tools.board.hold(member.group, HOLD_S):
+                return None
     diag = SockDiag()
     try:
         return address if any(found.address == address for found in diag.listening().values()) else None

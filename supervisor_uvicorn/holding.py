@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import brakes, rollout
-from .ledger import Look, Program
+from .ledger import Look, Program, Remedy
 from .model import Member, State, Verdict
 from .reconcile import in_doubt
 from .settings import Settings
@@ -73,10 +73,14 @@ class Situation:
         return None
 
     def trial_brake(self, past: Past, drain: bool = False) -> tuple[str, str] | None:
-        """A silent worker waits for every replacement; one that is drained waits here for those of silent ones only,
-        because max_unavailable has the others.
+        """A silent worker waits for every replacement, not for a drain that goes on; one that is drained waits here for
+        those of silent ones only, because max_unavailable has the others.
         """
-        ours = {name: mine for name, mine in self.program.ours.items() if mine.reason.of_the_loop or not drain}
+        ours = {
+            name: mine
+            for name, mine in self.program.ours.items()
+            if mine.reason.of_the_loop or not (drain or (mine.under_way and mine.remedy is Remedy.DRAIN))
+        }
         out = [name for name in sorted(ours) if name != past.name and not ours[name].came_up]
         workers = len(self.roster)
         at_once = max(1, min((workers + 1) // 2, workers - 1)) if self.program.healed else 1

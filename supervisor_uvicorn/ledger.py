@@ -92,6 +92,7 @@ class Ours:
     down_since: float | None = None  # first look that found it EXITED or FATAL
     starts: int = 0
     started_at: float | None = None
+    others_ran: bool = False  # since then another name of its group was seen that nobody had stopped
     came_up: bool = False  # its new pid has served, whatever it answers: as a trial it has passed
     taken_at: float | None = None  # when its name was first ended in this episode; None: at ``since``
     waiting_before: Waiting | None = None  # what a restart that is called off gives back: its backoff,
@@ -130,6 +131,7 @@ class Program:
     stuck: frozenset[WorkerId] = frozenset()
     said: Mapping[str, str] = field(default_factory=dict)  # what is held -> the brake, as last told
     roll: Roll | None = None  # the one under way, or the last that was
+    earlier: Roll | None = None  # the one before it: who asked for that one may not have seen its end yet
 
 
 @dataclass(frozen=True)

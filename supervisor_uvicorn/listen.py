@@ -32,7 +32,7 @@ from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
 from .ledger import Ledger, Outcome, RollEnded
-from .model import Member
+from .model import Member, State
 from .operations import Reply
 from .probe.pins import Pins
 from .reconcile import adopt
@@ -60,6 +60,8 @@ STANDBY_S = 2.0
 EVENTS_S = 5.0  # without an event, until it is asked whether one should have come; TICK_5 is the shortest period
 PROBE_THREADS = 32
 REQUESTS_MOST = 1000  # of one look; nobody types more
+COMING_BACK = (State.RUNNING, State.STARTING, State.BACKOFF, State.EXITED)
+HOLD_AGAIN_S = 5.0  # a sixth of helpers.py HOLD_S
 REPORT_S = 5.0  # a board that is older than three of these is stale
 
 NO_TICK = (
@@ -245,7 +247,7 @@ class Listener:
         snapshot = self._first_snapshot()
         ours = self._take_over(watch, snapshot, earlier_memory, earlier_history)
         reported = _Reported()
-        next_at = looked_at = self._clock()
+        next_at = looked_at = held_at = self._clock()
         due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
         while True:
             with board.changed:
@@ -265,7 +267,7 @@ class Listener:
                 due_s = watch.next_in_s(looked_at)
                 next_at = looked_at + due_s
                 continue
-            told = [event for data in requests for event in watch.ask(data, snapshot, now)]
+            told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
             decision, more = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
             for event in told + more:
                 self._tell(event)
@@ -277,6 +279,10 @@ class Listener:
                 for group in sorted(groups_of(ours) - groups_of(still_ours)):
                     self._remedies.release(group)
             ours = still_ours
+            if now - held_at >= HOLD_AGAIN_S:
+                held_at = now
+                for group in _coming_back(watch, snapshot):
+                    self._remedies.hold(group)
             looked_at, due_s = now, watch.next_in_s(now)
             next_at = now + due_s
             self._report(watch, snapshot, now, reported)
@@ -315,10 +321,10 @@ class Listener:
         if key == reported.key and now - reported.at < every_s:
             return
         reported.key, reported.at = key, now
-        self._reporter.put(PAGE, json.dumps(found))
         texts = {
-            HISTORY: self._history.text(),
             MEMORY: memory.to_text(watch.ledger, watch.pauses, answers, now),
+            PAGE: json.dumps(found),  # after it: what is answered on the page is remembered
+            HISTORY: self._history.text(),
         }
         for kind, text in texts.items():
             if reported.texts.get(kind) != text:
@@ -354,6 +360,16 @@ def _until_reachable(supervisord: Supervisord, tell: Callable[[events.Event], No
             tell(events.Error("", f"supervisord does not answer: {error}; trying again", reason="supervisord"))
             said = True
         time.sleep(UNSETTLED_S)
+
+
+def _coming_back(watch: Watch, snapshot: Snapshot) -> list[str]:
+    """The groups in which supervisord has in hand, or is about to, what we took down."""
+    states = {member.name: member.state for member in snapshot.members}
+    return [
+        group
+        for group, program in watch.ledger.programs.items()
+        if any(states.get(name) in COMING_BACK for name in program.ours)
+    ]
 
 
 def _wall_clock() -> datetime.datetime:

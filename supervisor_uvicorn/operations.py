@@ -18,6 +18,11 @@ from .settings import Settings
 from .supervisord.request import Request
 from .verdict import Past
 
+MOST_WORDS = 4096  # of an answer: they all stand on one board
+FRESH_S = 10.0
+"""Whoever asks waits so long for an answer (verbs/asking.py ``PATIENCE_S``); after that he has been told that nothing
+will be done."""
+
 Pauses = Mapping[str, float | None]
 """NAME (``all``, ``web``, ``web:web-0``) -> monotonic, until when; None: until ``resume``."""
 
@@ -85,16 +90,21 @@ def carry_out(
     now: float,
     settings: Callable[[str], Settings],
     *,
+    age_s: float = 0.0,
     shutting_down: bool = False,
 ) -> Carried:
-    """``now`` is monotonic; ``members`` are the roster; ``settings`` gives a group's."""
+    """``now`` is monotonic; ``members`` are the roster; ``settings`` gives a group's; the request is ``age_s`` old."""
+    if not -FRESH_S <= age_s <= FRESH_S:  # it lay in supervisord while no listener read it; or a clock was set
+        why = f"asked {age_s:.0f} s ago, and whoever asked has given up by now: ask again"
+        return Carried(ledger, pauses, Reply(request.ident, request.verb, False, why))
     case = _Case(request, ledger, dict(pauses), members, now, settings, shutting_down)
     verb = {"restart": _restart, "pause": _pause, "resume": _resume}[request.verb]
     try:
         detail = verb(case)
     except _Refused as refused:
-        return Carried(ledger, pauses, Reply(request.ident, request.verb, False, refused.why))
-    return Carried(case.ledger, case.pauses, Reply(request.ident, request.verb, True, detail), tuple(case.notes))
+        return Carried(ledger, pauses, Reply(request.ident, request.verb, False, refused.why[:MOST_WORDS]))
+    reply = Reply(request.ident, request.verb, True, detail[:MOST_WORDS])
+    return Carried(case.ledger, case.pauses, reply, tuple(case.notes))
 
 
 def paused_now(pauses: Pauses, members: Sequence[Member], now: float) -> frozenset[str]:
@@ -168,7 +178,8 @@ def _roll(case: _Case, group: str, pasts: list[Past]) -> str:
         roll = rollout.begin(case.request.ident, pasts, case.now)
         said = f"rolling {len(pasts)} worker{'' if len(pasts) == 1 else 's'} of {group}"
         case.notes.append(RollBegan(group, roll))
-    _put(case, group, replace(program, roll=roll))
+    earlier = program.earlier if before is not None and before.rolling else before
+    _put(case, group, replace(program, roll=roll, earlier=earlier))
     return said
 
 

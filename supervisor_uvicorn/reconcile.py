@@ -9,6 +9,7 @@ it is seen from what happens:
     EXITED for 3 s ....................... nobody brings it back (autorestart=false, an expected exit code): start it
     FATAL ................................ start it again, with the backoff
     STOPPED, or gone from supervisord .... the operator's: no longer ours
+    EXITED or FATAL, all others STOPPED .. the same, where they were not stopped before: such a name cannot be stopped
     RUNNING, but a tree by now ........... not watched: no longer ours
 
 While a signal is in doubt nothing is started either: it is sent by name, and would hit the new process.
@@ -111,6 +112,18 @@ def reconcile(
         if member.state is State.STOPPED and not mine.under_way:
             notes.append(GaveBack(name, "the operator has stopped it"))
             continue
+        others = [other for other in members if other.name != name]
+        others_run = any(other.state is not State.STOPPED for other in others)
+        if member.state in (State.EXITED, State.FATAL) and others and mine.others_ran and not others_run:
+            notes.append(
+                GaveBack(
+                    name,
+                    f"the operator has stopped all others, and a name that is {member.state.value} cannot be stopped",
+                )
+            )
+            continue
+        if others_run and not mine.others_ran:
+            mine = replace(mine, others_ran=True)
         if past is None:  # a tree: it has no verdict
             if member.state is State.RUNNING:
                 notes.append(GaveBack(name, f"it is not watched: {member.not_watched}"))

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Callable, Mapping
 
 from . import remedy
+from .helpers import HOLD_S
 from .intentions import Intention, Intentions
 from .ledger import Ours, Outcome, Reason, Remedy, Restart, Start
 from .model import Member, State
@@ -63,6 +64,10 @@ class Remedies:
     def release(self, group: str) -> None:
         """The socket of ``group`` need not be kept open any more."""
         self._orders.put(lambda tools: _release(group, tools))
+
+    def hold(self, group: str) -> None:
+        """What we took down in ``group`` is on its way back: keep its socket open for another while."""
+        self._orders.put(lambda tools: _hold(group, tools))
 
     def run(self, rpc: Rpc) -> None:
         """The thread: all remedies, a step of each at a time; between steps it waits for the next order."""
@@ -134,6 +139,14 @@ class Remedies:
 def groups_of(ours: Mapping[str, object] | frozenset[str]) -> frozenset[str]:
     """The groups of names."""
     return frozenset(name.partition(":")[0] for name in ours)
+
+
+def _hold(group: str, tools: remedy.Tools) -> None:
+    try:
+        if tools.board is not None:
+            tools.board.hold(group, HOLD_S)
+    except RpcError:  # it has no shared socket, or the operator has stopped it
+        pass
 
 
 def _release(group: str, tools: remedy.Tools) -> None:

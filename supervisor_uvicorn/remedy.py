@@ -22,16 +22,19 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from .helpers import (
+    HOLD_S,
     STEP_S,
     CalledOff,
     Over,
     Tools,
     end_helpers,
+    end_those_at,
     free_the_socket,
     helpers_left_by,
     helpers_of,
     is_there,
     socket_in_the_way,
+    socket_of_the_last,
 )
 from .kernel import proc
 from .kernel.errors import Gone, KernelError
@@ -65,6 +68,7 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
     worker = order.worker
     sent = _Sent(finish)
     helpers: dict[int, int] = {}
+    inode: int | None = None
     try:
         if not finish:
             _still_the_one(worker, tools)
@@ -75,6 +79,7 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
             if not sent.socket_held:
                 yield from free_the_socket(order, member, tools, freeze)
             tools.intentions.mark_signalled(worker)
+        inode = socket_of_the_last(worker, member, tools) if sent.socket_held else None
         helpers = helpers_of(worker.pid)
         ladder = _abort if order.remedy is Remedy.ABORT else _drain
         yield from ladder(order, member, settings, tools, sent)
@@ -95,6 +100,8 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
     if is_there(worker):
         return _stuck(worker, tools)
     helpers.update(helpers_left_by(worker))
+    if inode is not None:
+        yield from end_those_at(inode, helpers, worker, tools)
     yield from end_helpers(helpers, member, worker, tools)
     return Outcome(worker, Result.ENDED)
 
@@ -144,9 +151,9 @@ def _hold_the_socket(order: Restart, member: Member, settings: Settings, tools: 
     """Have supervisord keep the shared socket open, whoever ends meanwhile; False where it cannot."""
     if tools.board is None or member.options.fd is None:
         return False
-    limit_s = _limit_s(order, member, settings) + GONE_AFTER_KILL_S + settings.start_timeout_s
+    limit_s = _limit_s(order, member, settings) + GONE_AFTER_KILL_S
     try:
-        return tools.board.hold(order.worker.group, min(limit_s, MAX_HOLD_S))
+        return tools.board.hold(order.worker.group, min(limit_s + HOLD_S, MAX_HOLD_S))
     except RpcError:  # keep_socket=false, or no fcgi-program; a supervisord that does not answer is met again below
         return False
 

@@ -12,7 +12,8 @@ last one was ended, and can never end a new process by mistake; and a second req
 
 The next turn comes only when fewer than ``max_unavailable`` are under way. A turn whose new process is not proven
 healthy within ``start_timeout`` after the old one has gone, or that ends in FATAL, stops the roll: the new code is
-bad, and the workers that still serve the old one are left as they are. A name that is no longer seen as a worker is
+bad, and the workers that still serve the old one are left as they are. So does a new process that ends by itself within
+:data:`YOUNG_S`, though it was proven. A name that is no longer seen as a worker is
 waited for in the same way: ``sh -c 'migrate && exec uvicorn ...'`` is none before its exec. So does a wait for
 something else (a peer that does not serve, ``pause``, a debugger, a remedy that is called off again and again) stop it
 after :data:`LONGEST_WAIT_S` in which no process has gone: nothing here waits for ever.
@@ -39,6 +40,10 @@ FATAL_FRESH_S = 10.0
 """A name that was FATAL when it was told to start may be shown so by a roster that was read about then; the call itself
 may take 5 s (supervisord/rpc.py) behind another one."""
 
+
+YOUNG_S = 60.0
+"""A new process that ends by itself sooner than this after it was proven healthy is bad code as well: it serves, and
+dies of its first requests, or of a task of its own."""
 
 NOT_SEEN = "not seen as a uvicorn worker any more"
 
@@ -70,6 +75,7 @@ class Turn:
     gone_at: float | None = None  # monotonic: its process was first seen gone, or its name was told to start
     new_pid: int = 0
     detail: str = ""
+    done_at: float | None = None  # its new process was proven healthy, and we have not ended that one since
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,9 @@ def advance(
         roll = replace(roll, waiting_since=None, detail="")
     roll = replace(roll, turns=turns)
     for turn in turns:
+        if _died_young(turn, workers.get(turn.name), turns, ages):
+            after = f"{ages.of(turn.done_at or ages.now):.0f} s after it was proven healthy"
+            return _stop(roll, f"the new {turn.name} (pid {turn.new_pid}) has ended by itself {after}", ages.now)
         if turn.old in stuck and turn.stage is Stage.UNDER_WAY and turn.gone_at is None:
             return _stop(roll, f"the old {turn.name} outlived KILL", ages.now)
         if why := _wrong(turn, workers.get(turn.name), ages, settings, roster_at):
@@ -170,6 +179,8 @@ def _gone(turns: Iterable[Turn]) -> int:
 
 
 def _turn(turn: Turn, past: Past | None, taken: frozenset[WorkerId], ages: Ages, settings: Settings) -> Turn:
+    if turn.done_at is not None and any(worker.name == turn.name and worker.pid == turn.new_pid for worker in taken):
+        return replace(turn, done_at=None)  # we end it ourselves, as silent or failing
     if turn.stage in (Stage.DONE, Stage.LEFT):
         return turn
     if past is None:
@@ -185,7 +196,7 @@ def _turn(turn: Turn, past: Past | None, taken: frozenset[WorkerId], ages: Ages,
     if well(past, turn.old, settings):
         assert past.worker is not None  # well() has said so
         gone_at = ages.now if turn.gone_at is None else turn.gone_at
-        return replace(turn, stage=Stage.DONE, gone_at=gone_at, new_pid=past.worker.pid, detail="")
+        return replace(turn, stage=Stage.DONE, gone_at=gone_at, done_at=ages.now, new_pid=past.worker.pid, detail="")
     return _under_way(turn, ages.now, "")
 
 
@@ -197,11 +208,23 @@ def _under_way(turn: Turn, now: float, detail: str) -> Turn:
     return replace(turn, stage=Stage.UNDER_WAY, gone_at=gone_at, detail=detail)
 
 
+def _died_young(turn: Turn, past: Past | None, turns: Iterable[Turn], ages: Ages) -> bool:
+    """Has its new process gone soon, and neither we nor the operator nor a later turn have ended it?"""
+    if turn.done_at is None or ages.of(turn.done_at) >= YOUNG_S:
+        return False
+    if past is None or past.state in (State.STOPPING, State.STOPPED):
+        return False
+    pid = past.worker.pid if past.worker is not None and past.state not in NO_PROCESS else 0
+    later = any(other.name == turn.name and other.old and other.old.pid == turn.new_pid for other in turns)
+    return pid != turn.new_pid and not later
+
+
 def _wrong(turn: Turn, past: Past | None, ages: Ages, settings: Settings, roster_at: float) -> str:
     """Why this turn stops the roll; empty while it does not."""
     if turn.stage is not Stage.UNDER_WAY or turn.gone_at is None:
         return ""
-    late = ages.of(turn.gone_at) >= settings.start_timeout_s
+    # Also by the roster: while supervisord does not answer, nothing new is known.
+    late = min(ages.of(turn.gone_at), roster_at - turn.gone_at) >= settings.start_timeout_s
     if past is None:
         limit_s = settings.start_timeout_s
         return f"{turn.name} is {NOT_SEEN} for {limit_s:g} s (start_timeout)" if late else ""

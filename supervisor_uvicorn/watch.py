@@ -14,7 +14,7 @@ from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
 from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
 from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
-from .operations import Pauses, Reply, carry_out, paused_now, run_out
+from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out
 from .policy import decide
 from .probe.pins import Pins
 from .probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Request, Sight, Target
@@ -96,14 +96,17 @@ class Watch:
         told += [told_of(note) for note in (*over, *decision.notes)]
         return decision, told
 
-    def ask(self, data: str, snapshot: Snapshot, now: float) -> list[events.Event]:
-        """Carry out what a person asks (supervisord/request.py), or refuse it; the answer is among the replies."""
+    def ask(self, data: str, snapshot: Snapshot, now: float, wall_now: float) -> list[events.Event]:
+        """Carry out what a person asks (supervisord/request.py), or refuse it; the answer is among the replies.
+
+        ``wall_now``: seconds since 1970, which is supervisord's clock as well.
+        """
         try:
             request = parse(data)
         except BadRequest as bad:
             if bad.ident:
-                self._reply(Reply(bad.ident, "", False, str(bad)))
-            return [events.Error("", f"a request was not understood: {bad}", reason="request")]
+                self._reply(Reply(bad.ident, "", False, str(bad)[:MOST_WORDS]))
+            return [events.Error("", f"a request was not understood: {str(bad)[:MOST_WORDS]}", reason="request")]
         if any(reply.ident == request.ident for reply in self.replies):  # an event can come twice
             return []
         carried = carry_out(
@@ -113,6 +116,7 @@ class Watch:
             snapshot.members,
             now,
             self.settings.of,
+            age_s=wall_now - request.sent_at,
             shutting_down=snapshot.shutting_down,
         )
         self.ledger, self.pauses = carried.ledger, carried.pauses

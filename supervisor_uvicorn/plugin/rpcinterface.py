@@ -53,7 +53,7 @@ class _Plugin(NamedTuple):
     log: Callable[[str], None]
 
 
-def make_rpcinterface(supervisord: Any, **settings: str) -> RpcInterface:
+def make_rpcinterface(supervisord: Any, /, **settings: str) -> RpcInterface:
     """The factory for ``supervisor.rpcinterface_factory``; ``settings`` are the other keys of our section.
 
     Of several such sections for one supervisord the first one's settings hold. Raises nothing.

@@ -13,8 +13,9 @@ reference is held. A hold never *opens* a socket, ends by itself at its deadline
 =================================================  ==================================================================
 an event in supervisord                            the hold
 =================================================  ==================================================================
-STOPPING or STOPPED, and nobody is left that       let go: the program is stopped, and clients are to be refused.
-runs, starts, or went down since it was taken      Signals never lead here: they end in EXITED
+STOPPING or STOPPED, and nobody is left that       let go: the program is stopped, and clients are to be refused. FATAL
+runs, starts, or exited since it was taken         is no longer coming back, and cannot be stopped. Signals never lead
+                                                   here: they end in EXITED
 STOPPING or STOPPED of one of several              stays: the others serve, or are coming back
 EXITED, BACKOFF, STARTING, FATAL                   stays: that is what it is for, until its deadline
 the group is removed (`update`, `remove`)          let go, before the same group is added anew
@@ -37,7 +38,6 @@ from supervisor.xmlrpc import Faults, RPCError
 MAX_HOLD_S = 3600.0
 
 _ALIVE = (ProcessStates.STARTING, ProcessStates.RUNNING, ProcessStates.BACKOFF)
-_DOWN = (ProcessStates.EXITED, ProcessStates.FATAL)
 
 
 class _Hold:
@@ -181,9 +181,10 @@ class Sockets:
 
 
 def _wanted(group: Any, went_down: set[str]) -> bool:
-    """Whether a process of it lives, starts, or is one of ``went_down`` that nobody has stopped since."""
+    """Whether a process of it lives, starts, or is one of ``went_down`` that comes back: not one that is FATAL."""
+    exited = ProcessStates.EXITED
     return any(
-        process.get_state() in _ALIVE or (process.config.name in went_down and process.get_state() in _DOWN)
+        process.get_state() in _ALIVE or (process.config.name in went_down and process.get_state() == exited)
         for process in group.processes.values()
     )
 

@@ -166,7 +166,7 @@ class World:
     def operator_starts(self, index: int) -> None:
         self._spawn(self.sims[index])
 
-    def ask(self, verb: str, *names: str, for_s: float | None = None) -> Reply:
+    def ask(self, verb: str, *names: str, for_s: float | None = None, age_s: float = 0.0) -> Reply:
         """What a person types; heard by the listener between two looks, as ``Watch.ask`` does."""
         request = Request(f"ask-{len(self.replies)}", verb, names, for_s)
         carried = carry_out(
@@ -176,6 +176,7 @@ class World:
             self.roster(),
             self.now,
             lambda group: self.settings,
+            age_s=age_s,
             shutting_down=self.shutting_down,
         )
         self.ledger, self.pauses = carried.ledger, carried.pauses

@@ -8,7 +8,8 @@ from unit.rolls import asked, refused, rolled, stages
 
 from supervisor_uvicorn.ledger import GaveBack, Reason, Replaced, RollBegan, RollEnded
 from supervisor_uvicorn.model import State, WorkerId
-from supervisor_uvicorn.rollout import RollState, Stage
+from supervisor_uvicorn.operations import FRESH_S
+from supervisor_uvicorn.rollout import YOUNG_S, RollState, Stage
 from supervisor_uvicorn.settings import Settings
 
 PATH = Settings(path="/healthz")
@@ -345,3 +346,87 @@ def test_its_end_is_told_last() -> None:
     rolled(world)
     kinds = [type(note) for _, note in world.notes]
     assert kinds.index(RollBegan) < kinds.index(Replaced) < kinds.index(RollEnded)
+
+
+# -- new code that lives for a moment --------------------------------------------------------------------------------
+
+
+def test_a_new_process_that_dies_soon_after_it_was_proven_stops_it() -> None:
+    world = World(4)
+    asked(world)
+    world.run_until(lambda: stages(world).count("done") == 1, 30)
+    world.dies(world.sims[0])
+    rolled(world)
+    assert world.roll.state is RollState.STOPPED
+    assert "has ended by itself" in world.roll.detail
+    assert len(world.ended()) <= 2, "the others keep the old code"
+
+
+def test_a_new_process_that_hangs_is_replaced_and_the_roll_goes_on() -> None:
+    """It was ended by us: one hang among four is no proof against the code."""
+    world = World(4, Settings(silent_after_s=3.0))
+    asked(world)
+    world.run_until(lambda: stages(world).count("done") == 1, 30)
+    world.hang(0)
+    rolled(world)
+    assert world.roll.state is RollState.DONE
+    assert (0, "silent") in world.ended()
+
+
+def test_one_that_ends_long_after_it_was_proven_does_not_stop_it() -> None:
+    """``--limit-max-requests``, under load, while the roll waits for something else."""
+    world = World(4)
+    asked(world)
+    world.run_until(lambda: stages(world).count("done") == 1, 30)
+    world.pauses = {"web": None}
+    world.run(YOUNG_S + 10)
+    world.dies(world.sims[0])
+    world.run(10)
+    world.pauses = {}
+    rolled(world)
+    assert world.roll.state is RollState.DONE
+
+
+# -- and what else happens -------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_hangs_does_not_wait_for_a_long_drain() -> None:
+    world = World(2, Settings(silent_after_s=3.0))
+    world.sims[0].remedy_s = 3600.0
+    asked(world, "web:web-0")
+    world.run(2)
+    world.hang(1)
+    assert world.run_until(lambda: (1, "silent") in world.ended(), 60) < 10
+
+
+def test_a_supervisord_that_does_not_answer_stops_no_roll() -> None:
+    """What supervisord last said is old; nothing new is known of the replacement."""
+    world = World(4, Settings(start_timeout_s=10.0))
+    asked(world)
+    world.run_until(lambda: world.sims[0].state is State.STARTING, 30, 0.1)
+    world.look(0.1)
+    world.frozen, world.roster_at = world.members(), world.now
+    world.run(30)
+    assert world.roll.rolling, world.roll.detail
+    world.frozen, world.roster_at = (), None
+    rolled(world)
+    assert world.roll.state is RollState.DONE
+
+
+def test_who_asked_for_the_roll_before_still_finds_it() -> None:
+    world = World(2)
+    asked(world, "web:web-0")
+    first = world.roll.asked
+    rolled(world)
+    asked(world, "web:web-1")
+    earlier = world.program.earlier
+    assert earlier is not None
+    assert (earlier.asked, earlier.state) == (first, RollState.DONE)
+
+
+def test_a_request_that_lay_somewhere_is_refused() -> None:
+    world = World(2)
+    reply = world.ask("restart", "web", age_s=FRESH_S + 1)
+    assert not reply.accepted
+    assert "ask again" in reply.detail
+    assert world.program.roll is None

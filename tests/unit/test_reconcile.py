@@ -10,8 +10,7 @@ from unit.histories import FOREVER, World
 
 from supervisor_uvicorn.ledger import GaveBack, Ledger, Ours, Outcome, Reason, Remedy, Replaced, Result
 from supervisor_uvicorn.model import Answer, State, Verdict, WorkerId
-from supervisor_uvicorn.reconcile import adopt
-from supervisor_uvicorn.reconcile import hear
+from supervisor_uvicorn.reconcile import adopt, hear
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
 from supervisor_uvicorn.verdict import Ages
 
@@ -285,3 +284,26 @@ def test_a_name_of_ours_that_became_a_tree_is_given_back() -> None:
     world.run(2)
     assert "not watched" in str(world.told(GaveBack))
     assert len(world.restarts) == 1
+
+
+def test_a_program_that_the_operator_stops_is_not_started_by_us() -> None:
+    """A name that is FATAL cannot be stopped: supervisord calls it "not running", and it stays FATAL."""
+    world = World(2, FREE)
+    world.sims[0].can_start = False
+    world.hang(0)
+    world.run_until(lambda: world.sims[0].state is State.FATAL, 100)
+    world.operator_stops(1)
+    world.run(100)
+    assert world.starts == []
+    assert [note.name for note in world.told(GaveBack)] == ["web:web-0"]
+
+
+def test_one_that_was_alone_before_is_started_again() -> None:
+    world = World(2, FREE)
+    world.operator_stops(1)
+    world.run(5)
+    world.sims[0].autorestart = False
+    world.hang(0)
+    world.run_until(lambda: world.starts, 60)
+    world.run(10)
+    assert world.serving() == [0]

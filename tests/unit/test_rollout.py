@@ -113,7 +113,7 @@ def test_a_turn_goes_its_way() -> None:
     assert stages(roll) == [Stage.UNDER_WAY]
     roll = later(roll, past(0, 200), now=NOW + 8)
     assert (roll.state, roll.ended_at, roll.detail) == (RollState.DONE, NOW + 8, "")
-    assert roll.turns == (Turn("web:web-0", old, Stage.DONE, NOW + 5, 200),)
+    assert roll.turns == (Turn("web:web-0", old, Stage.DONE, NOW + 5, 200, "", NOW + 8),)
 
 
 def test_an_order_that_came_to_nothing_gives_the_turn_back() -> None:

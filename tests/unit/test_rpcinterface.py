@@ -227,6 +227,18 @@ def test_an_operators_stop_of_the_program_lets_go(site: Site) -> None:
     assert site.socket("tcp")["prepared"] is False
 
 
+def test_a_stop_lets_go_where_the_other_is_fatal(site: Site) -> None:
+    """It no longer comes back by itself, and cannot be stopped: clients are to be refused at once."""
+    for name in ("tcp-0", "tcp-1"):
+        site.start(name)
+    site.call("hold", "tcp", 30.0)
+    site.end("tcp-0")
+    site.process("tcp-0").change_state(ProcessStates.FATAL)
+    site.process("tcp-1").change_state(ProcessStates.STOPPING)
+    site.end("tcp-1", ProcessStates.STOPPED)
+    assert site.socket("tcp")["refcount"] == 0
+
+
 def test_a_stop_of_one_keeps_the_socket_for_the_one_that_is_coming_back(site: Site) -> None:
     for name in ("tcp-0", "tcp-1"):
         site.start(name)
