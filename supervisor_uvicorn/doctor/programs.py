@@ -262,7 +262,8 @@ def faulthandler(site: Site) -> Iterator[Finding]:
             continue
         value = program.section.values.get("environment")
         line = 'PYTHONFAULTHANDLER="1"'
-        write = f"environment={value.written},{line}" if value and value.written.strip() else f"environment={line}"
+        more = "...," if value and value.written.strip() else ""
+        write = f"environment={more}{line}"
         yield at(NO_FAULTHANDLER, program.section, "environment", write=write)
 
 

@@ -18,6 +18,7 @@ from supervisor_uvicorn.doctor.findings import SEVERITIES, Finding
 from supervisor_uvicorn.doctor.running import Daemon
 from supervisor_uvicorn.doctor.site import Running, Site
 from supervisor_uvicorn.find_supervisord import NotFound, rpc_from
+from supervisor_uvicorn.report.log import one_line
 from supervisor_uvicorn.settings import SettingsError
 from supervisor_uvicorn.supervisord.rpc import Rpc, RpcError
 
@@ -40,8 +41,18 @@ def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     if args.json:
         print(json.dumps({"findings": [one.as_json() for one in findings]}))
     else:
-        print(text(findings, seen.looked_at), end="")
+        _show(text(findings, seen.looked_at))
     return 1 if findings else 0
+
+
+def _show(page: str) -> None:
+    """A file may hold bytes that are no UTF-8; and with ``| head`` nobody reads on."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(page.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter would flush once more at its end (Python's docs on SIGPIPE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,9 @@ def _its_supervisord(configuration: Configuration, args: argparse.Namespace) -> 
         try:
             rpc = Rpc(url, name, password, _ASK_S)
             who = running.daemon(rpc)
-        except RpcError:
+        except RpcError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):  # those: it does not run
+                print(f"supervisor-uvicorn doctor: only the file is looked at: {error}", file=sys.stderr)
             continue
         # An RPC server without supervisor's methods tells no pid; a unix socket is this file's own all the same.
         same = who.file and os.path.realpath(who.file) == os.path.realpath(configuration.file)
@@ -146,7 +159,7 @@ def text(findings: Sequence[Finding], looked_at: str) -> str:
         lines += ["", place or "As it runs"]
         for one in found:
             where = f" (line {one.line})" if one.line else ""
-            lines += [f"  {one.trap.severity}  {one.trap.name}: {one.found}{where}"]
+            lines += [f"  {one.trap.severity}  {one.trap.name}: {one_line(one.found)}{where}"]
             lines += textwrap.wrap(
                 f"{one.wrong} {one.trap.why}", 100, initial_indent=" " * 6, subsequent_indent=" " * 6
             )

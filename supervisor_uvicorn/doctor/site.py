@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from supervisor_uvicorn.doctor.configuration import Configuration, Program, Section
+from supervisor_uvicorn.doctor.configuration import Configuration, Program, Section, Value
 from supervisor_uvicorn.doctor.findings import Finding, Trap
 from supervisor_uvicorn.model import State
 from supervisor_uvicorn.settings import ListenSettings
@@ -106,10 +106,17 @@ Check = Callable[[Site], Iterable[Finding]]
 def at(trap: Trap, section: Section, key: str = "", found: str = "", write: str = "", detail: str = "") -> Finding:
     """``trap`` in ``section``, at the line of ``key`` where that is written there; else ``found`` says what is not."""
     value = section.values.get(key)
-    words = found or (f"{key}={value.written}" if value else f"no {key}=" if key else f"[{section.name}]")
+    words = found or (_words(key, value, section) if value else f"no {key}=" if key else f"[{section.name}]")
     if value is not None:
         return Finding(trap, words, value.file, section.name, value.line, write, detail)
     return Finding(trap, words, section.file, section.name, section.line, write, detail)
+
+
+def _words(key: str, value: Value, section: Section) -> str:
+    """As they are written, but for the values of variables: secrets, and this may go into the log of a build."""
+    if key == "environment":
+        return f"environment={','.join(f'{name}=...' for name in section.environment())}"
+    return f"{key}={value.written}"
 
 
 def where_option(program: Program, option: str) -> tuple[str, str]:

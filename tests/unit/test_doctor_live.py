@@ -78,6 +78,11 @@ def test_a_supervisord_without_a_listener_and_without_a_file() -> None:
     assert examine(Site(None, running())) == []
 
 
+def test_without_a_listener_the_file_says_it_once() -> None:
+    assert seen(running(listener=None), listener="") == ["no-listener"]
+    assert seen(running(listener=None)) == []  # in the file, and not started yet: supervisorctl update
+
+
 def test_a_tree_as_it_runs() -> None:
     tree = change(WORKER, not_watched="uvicorn runs in a child process below it")
     assert seen(running(tree)) == ["served-by-a-child"]

@@ -71,6 +71,15 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (fault["section"], fault["file"], fault["line"]) == ("program:web", str(file), 2)
 
 
+def test_bytes_that_are_no_text_and_lines_that_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "supervisord.conf"
+    file.write_bytes(b"[supervisord]\n[program:web]\ncommand=uvicorn app:app\nautorestart=no\xff\n \x1b[31mred\n")
+    assert cli.main(["doctor", "-c", str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "autorestart-false: autorestart=no" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -68,6 +68,26 @@ def test_the_written_command_keeps_the_rest() -> None:
     assert "--timeout-graceful-shutdown 1" in findings(configured(short))[0].write
 
 
+def test_a_command_that_cannot_be_rewritten_is_shown_as_a_pattern() -> None:
+    for line in ("uvicorn\n --fd 0 app:app", "env X=uvicorn uvicorn --fd 0 app:app"):
+        text = FCGI.replace("/venv/bin/uvicorn --fd 0 --timeout-graceful-shutdown 5 app:app", line)
+        (found,) = findings(configured(text))
+        assert found.write == "command=uvicorn --timeout-graceful-shutdown 8 ..."
+    barely = replaced("--timeout-graceful-shutdown 5 ", "")
+    assert "\n" not in findings(configured(barely + "stopwaitsecs=3\n"))[0].write
+
+
+def test_no_value_of_a_variable_is_shown() -> None:
+    secret = replaced('PYTHONFAULTHANDLER="1"', 'DATABASE="pass:word"')
+    (found,) = findings(configured(secret))
+    assert found.found == "environment=DATABASE=..."
+    assert found.write == 'environment=...,PYTHONFAULTHANDLER="1"'
+    for broken in (f"{secret}".replace('word"', 'word",X="%(ENV_NOT_THERE)s"'), secret.replace('word"', 'word",X')):
+        told = [str(one.as_json()) for one in findings(configured(broken))]
+        assert any("refused" in one for one in told)
+        assert not any("word" in one for one in told)
+
+
 def test_a_limit_in_supervisords_environment_counts() -> None:
     text = replaced("--timeout-graceful-shutdown 5", "")
     assert names(configured(text, supervisord='environment=UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN="5"')) == []

@@ -199,6 +199,20 @@ def read(tmp_path: Path, *sections: str) -> list[str]:
     return [one.trap.name for one in examine(site) if one.trap.name != "tcp-44ms"]
 
 
+def test_the_other_way_to_name_the_settings_file(tmp_path: Path) -> None:
+    equals = READING.replace("--settings ", "--log-format json --settings=")
+    assert read(tmp_path, equals, CLEAN_PROGRAM, "[supervisor-uvicorn]\npath=/health\n") == []
+
+
+def test_who_runs_supervisord_where_no_file_says_it() -> None:
+    """root's listener may look at everybody; a supervisord of somebody else starts a listener that may not."""
+    worker = CLEAN_PROGRAM + "user=nobody\n"
+    assert names(configured(worker, machine=Machine(users={**USERS, "": OTHER}, own_uid=0))) == []
+    assert names(configured(worker, machine=Machine(users={**USERS, "": OTHER}, own_uid=1001))) == [
+        "listener-other-user"
+    ]
+
+
 READING = CLEAN_LISTENER.replace("listen\n", "listen --settings supervisord.conf\n")
 
 
