@@ -102,8 +102,11 @@ def _once(
     now: Callable[[], float],
 ) -> Generator[float, None, Dump]:
     command = [path, "dump", "--json", *([] if pause else ["--nonblocking"]), "--pid", str(worker.pid)]
-    # Files in memory: nobody needs to empty them while py-spy writes.
-    with _memory_file() as out, _memory_file() as err:
+    with contextlib.ExitStack() as files:
+        try:  # files in memory: nobody needs to empty them while py-spy writes
+            out, err = files.enter_context(_memory_file()), files.enter_context(_memory_file())
+        except OSError as error:  # no descriptor left
+            return Dump(why=within(f"py-spy was not started: {error.strerror}", 160))
         try:
             process = _start(command, owner, out, err)
         except OSError as error:
@@ -187,7 +190,7 @@ def parse(answer: bytes, pid: int) -> Dump:
     """py-spy's JSON: a list of threads with their frames."""
     try:
         threads = [_Thread.of(found) for found in json.loads(answer)]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         return Dump(why=within(f"py-spy's answer cannot be read: {type(error).__name__}: {error}", 160))
     main = next((thread for thread in threads if thread.id == pid), None)
     main = main or next((thread for thread in threads if thread.name == "MainThread"), None)

@@ -29,7 +29,7 @@ _MAX_BYTES = 256 * 1024  # of what was appended, its last; 100 threads of 100 fr
 
 _BEGIN = re.compile(r"Fatal Python error: Aborted$", re.MULTILINE)
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$")
-_FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
+_FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d{1,9}|\?\?\?) in (?P<function>.*)$')
 
 
 @dataclass

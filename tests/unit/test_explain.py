@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from harness import processes
+from harness.waiting import wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,7 +222,21 @@ def test_which_thread_is_told(threads: list[dict[str, Any]], main: str, holder: 
     assert found.why == ""
 
 
-@pytest.mark.parametrize("answer", [b"", b"{}", b"[1]", b'"text"', b"[{}]", b"null", b"[]", b'[{"frames": [{}]}]'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'"text"',
+        b"[{}]",
+        b"null",
+        b"[]",
+        b'[{"frames": [{}]}]',
+        b"[" * 100_000,
+        b'[{"frames": [{"name": "", "filename": "", "line": Infinity}]}]',
+    ],
+)
 def test_an_answer_that_is_none_is_a_reason(answer: bytes) -> None:
     found = stack.parse(answer, 5)
     assert found.main == ()
@@ -237,6 +253,7 @@ def sleeper() -> Iterator[WorkerId]:
     assert process.stdout is not None
     process.stdout.readline()
     try:
+        wait_for(lambda: processes.state(process.pid) == "S", 10, "asleep", every_s=0.01)
         yield WorkerId("web:web-0", process.pid, proc.born(process.pid))
     finally:
         process.kill()
@@ -340,6 +357,21 @@ def test_without_it(monkeypatch: pytest.MonkeyPatch, sleeper: WorkerId, tmp_path
 
 def test_a_program_that_cannot_be_started(sleeper: WorkerId, tmp_path: Path) -> None:
     assert "py-spy cannot be started" in dumped(str(tmp_path / "none"), sleeper).why
+
+
+def test_without_descriptors(sleeper: WorkerId, fake: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fake("exit 1")
+    monkeypatch.setattr(stack, "program", lambda: path)
+    steps = before_the_end(sleeper, socket=Address("tcp", "127.0.0.1", 1), deadline=time.monotonic() + 2)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limit[1]))
+        explanation, _ = drive(steps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert explanation.source == KERNEL, "it is no worse than not to know"
 
 
 # -- the whole look
