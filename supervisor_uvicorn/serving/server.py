@@ -9,7 +9,8 @@ a connection                                how it ends
 ==========================================  ==========================================================================
 with a request under way                    is answered, with ``Connection: close`` where the head is not yet sent
 idle, keep-alive                            its next request is answered with ``Connection: close``; without one it
-                                            ends by uvicorn's keep-alive timeout, as it would have anyway
+                                            ends by uvicorn's keep-alive timeout, as it would have anyway, but after
+                                            5 s at the latest (``IDLE_S``)
 without a byte, or with half a head         closed after a second (``UNHEARD_S``)
 in its TLS handshake                        the same
 that asks for a WebSocket now               503, ``Connection: close``: the next try reaches another worker
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 
 UNHEARD_S = 1.0
 """How long a connection without a whole request head is kept once we stop accepting."""
+
+IDLE_S = 5.0
+"""uvicorn's own default of ``--timeout-keep-alive`` (0.30 to 0.54, config.py). With a longer one, as behind a balancer
+that keeps its connections for a minute, an idle connection would hold the drain until supervisord kills the worker."""
 
 IDLE_RESERVE_S = 0.5
 """Idle connections end so long before ``--timeout-graceful-shutdown``, so that only real work can meet it."""
@@ -169,7 +174,7 @@ class _Drain:
         self._server, self._acceptor, self._begun = server, acceptor, begun
         self._state = server.server_state
         self._end = None if limit_s is None else begun + limit_s
-        self._idle_end = None if limit_s is None else begun + max(0.0, limit_s - IDLE_RESERVE_S)
+        self._idle_end = begun + (IDLE_S if limit_s is None else min(IDLE_S, max(0.0, limit_s - IDLE_RESERVE_S)))
         self._told: set[Any] = set()
         self._unheard_since: dict[Any, float] = {}
         self._all_sent_since: dict[Any, float] = {}
@@ -209,7 +214,7 @@ class _Drain:
                 self._tell(connection)
             if where is Phase.UNHEARD:
                 self._end_unheard(connection, now)
-            elif where is Phase.IDLE and self._idle_end is not None and now >= self._idle_end:
+            elif where is Phase.IDLE and now >= self._idle_end:
                 connection.shutdown()
         self._told &= self._state.connections
 

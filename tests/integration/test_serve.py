@@ -105,6 +105,17 @@ def test_idle_keep_alive_ends_by_uvicorns_timeout(tmp_path: Path, combination: l
         ended_well(site, worker)
 
 
+def test_idle_keep_alive_holds_no_drain_for_longer_than_uvicorns_default(tmp_path: Path) -> None:
+    """Behind a balancer that keeps its connections for minutes: the worker ends by itself, with its lifespan."""
+    with opened(tmp_path, "tcp", ["--timeout-keep-alive", "3600"]) as site:
+        worker = site.start()
+        client = site.client()
+        client.ask()
+        worker.stop()
+        assert client.wait_for_end()
+        ended_well(site, worker, 60)
+
+
 def test_a_stream_begun_before_ends_whole_and_its_connection_is_told_on_the_next_answer(
     served: tuple[Site, Worker],
 ) -> None:
