@@ -138,6 +138,14 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Live:
+    """What a uvicorn was started with, as the kernel says: for a program whose command is a script."""
+
+    line: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Configuration:
     """``refusal`` is supervisord's own message where it would not start with this file. ``partial``: made of what a
     running supervisord tells of its programs, so that what is absent is not known to be so."""
@@ -147,6 +155,7 @@ class Configuration:
     refusal: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)  # of a running supervisord, where it may be read
     partial: bool = False
+    live: Mapping[str, Live] = field(default_factory=dict)  # by group: what its uvicorn runs as, where one runs
 
     def of_kind(self, *kinds: str) -> Iterator[Section]:
         for section in self.sections:
@@ -177,10 +186,14 @@ class Configuration:
         for section in self.of_kind("program", "fcgi-program"):
             own = section.environment()
             environ = {**self.environ, **self.supervisord.environment(), **own}
+            group = self.group_of.get(section.title)
+            name = group.title if group else section.title
             command = understood(section.text("command"))
+            if command is None and name in self.live and group is None:  # a script, which became uvicorn
+                command = understood(self.live[name].line)
+                environ = {**environ, **self.live[name].environ}
             if command is not None:
-                group = self.group_of.get(section.title)
-                found.append(Program(section, command, environ, group.title if group else section.title))
+                found.append(Program(section, command, environ, name))
         return tuple(found)
 
     @property

@@ -139,7 +139,8 @@ def how_many(site: Site) -> Iterator[Finding]:
     if configuration is None:
         return
     ours = configuration.listeners
-    if not ours and configuration.programs:
+    runs = any(one.listener for one in site.running.processes) if site.running else False  # as a script, perhaps
+    if not ours and configuration.programs and not runs:
         names = ", ".join(f"[{program.section.name}]" for program in configuration.programs)
         words = f"{names}, and no [eventlistener:...] with supervisor-uvicorn listen"
         yield Finding(NO_LISTENER, words, configuration.file)

@@ -87,7 +87,7 @@ def _look(args: argparse.Namespace, env: Mapping[str, str]) -> _Seen:
     if rpc is not None:
         with rpc:
             runs, partial = running.read(rpc, who)
-        configuration = configuration or partial
+        configuration = replace(configuration or partial, live=running.live(runs))
     if runs is not None and runs.here and not _says_foreground(configuration):
         runs = replace(runs, foreground=bool(runs.foreground))
     environ = who.environ if who.environ is not None else env

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shlex
 import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from supervisor_uvicorn.config_page import search_paths
-from supervisor_uvicorn.doctor.configuration import Configuration, Section, Value, is_listener
+from supervisor_uvicorn.doctor.configuration import Configuration, Live, Section, Value, is_listener
 from supervisor_uvicorn.doctor.site import Process, Running
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import KernelError
@@ -191,7 +192,7 @@ def _process(
         command=command,
         argv=seen.argv,
         uvicorn=member is not None,
-        listener=is_listener(command),
+        listener=is_listener(command) or is_listener(" ".join(seen.argv)),
         not_watched=member.not_watched if member else "",
         uid=seen.uid,
         gid=seen.gid,
@@ -206,6 +207,15 @@ def _process(
         stderr_log=info.stderr_logfile if info.stderr_logfile.startswith("/") else "",
         spawnerr=info.spawnerr,
     )
+
+
+def live(runs: Running) -> dict[str, Live]:
+    """By group, what one uvicorn of it was started with."""
+    return {
+        one.name.partition(":")[0]: Live(shlex.join(one.argv), one.environ or {})
+        for one in runs.processes
+        if one.uvicorn and one.argv and not one.not_watched
+    }
 
 
 _SIGNALS = {one.value: one.name.removeprefix("SIG") for one in signal.Signals}

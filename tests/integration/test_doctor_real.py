@@ -143,6 +143,29 @@ def test_a_supervisord_full_of_traps() -> None:
         assert told_by_file == set(told)  # its supervisord was found by the file
 
 
+def test_scripts_that_become_uvicorn_and_the_listener() -> None:
+    """No file shows what they are; the kernel does."""
+    web = Program(
+        numprocs=1, socket="unix", uvicorn="--limit-concurrency 5", extra="autorestart=true\nsocket_mode=0777"
+    )
+    with Supervisord(web, listen=None, sections=PLUGIN) as site:
+        site.stop()
+        text = site.conf_path.read_text()
+        text += Supervisord.listener_section("watch", "", site.log_path)
+        for name in ("web", "watch"):
+            command = next(line for line in text.partition(f":{name}]")[2].splitlines() if line.startswith("command="))
+            script = site.scratch / f"{name}.sh"
+            script.write_text(f"#!/bin/sh\nexport PYTHONFAULTHANDLER=1\nexec {command.partition('=')[2]}\n")
+            script.chmod(0o755)
+            text = text.replace(command, f"command={script}")
+        site.conf_path.write_text(text)
+        assert names(doctor("-c", str(site.conf_path))[1]) == set()  # nothing of uvicorn is to be seen
+        site.start()
+        site.wait_running()
+        expected = {"no-graceful-limit", "limit-concurrency-small"}
+        wait_for(lambda: names(doctor("-c", str(site.conf_path))[1]) == expected, 30, "what the kernel shows", 0.5)
+
+
 def test_without_the_file_supervisord_itself_is_asked() -> None:
     """As it would be on another machine, or behind another PID namespace: what RPC tells, and nothing made up."""
     web = Program(numprocs=1, uvicorn="--limit-concurrency 5", extra="startsecs=0\nstopsignal=QUIT")
