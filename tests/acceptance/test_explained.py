@@ -57,7 +57,7 @@ class Hang:
         return {f"faulty.py:{where[code]})" for code in self.code}
 
 
-_SLEEPS = ("clock_nanosleep", "nanosleep", "restart_syscall")
+_SLEEPS = ("clock_nanosleep", "nanosleep", "restart_syscall", "pselect6", "select")  # Python 3.10: select
 HANGS = {
     "web:web-0": Hang("sleep", ('"sleep": lambda: time.sleep(FOR_EVER_S),',), "<lambda>", "S", _SLEEPS),
     "web:web-1": Hang("lock", ("lock.acquire()",), "_deadlock", "S", ("futex",)),
