@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 Figures = Callable[..., None]
 
 _NAMESPACE = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"]
+# What compose.yaml and deployment.yaml in conf/ leave to root.
+_CAPABILITIES = ["setpriv", "--bounding-set=-all,+kill,+setgid,+setuid", "--inh-caps=-all", "--no-new-privs"]
 DOCKER_GRACE_S = 10.0
 DEADLINE_S = 60.0
 
@@ -27,8 +29,8 @@ DEADLINE_S = 60.0
 class Container(Copied):
     """The configuration's supervisord as PID 1. Pids in its RPC are those of its namespace; ``host_pid`` translates."""
 
-    def __init__(self, listen: str = "") -> None:
-        super().__init__("container", listen, app="faulty:app", prefix=_NAMESPACE)
+    def __init__(self, listen: str = "", prefix: Sequence[str] = ()) -> None:
+        super().__init__("container", listen, app="faulty:app", prefix=[*_NAMESPACE, *prefix])
 
     @property
     def url_of_web(self) -> str:
@@ -184,6 +186,24 @@ def test_pid_1_reaps_the_helpers_that_a_worker_leaves_behind(figures: Figures) -
         wait_for(lambda: not any(processes.state(pid) for pid in helpers), DEADLINE_S, "the helpers to be reaped")
         figures(reaped_s=round(time.monotonic() - began, 2))
         wait_for(lambda: site.zombies() == [], DEADLINE_S, "no zombie")
+
+
+def test_with_three_capabilities_everything_works() -> None:
+    """Pinned, a hung worker replaced with the line where it hung, and an end: all that a listener does."""
+    with Container("--silent-after 2", _CAPABILITIES) as site:
+        pids = site.wait_running()
+        wait_for(lambda: set(pids.values()) <= site.pinned(), DEADLINE_S, "all four pinned")
+        wait_for(site.all_healthy, DEADLINE_S, "all healthy")
+        capabilities = Path(f"/proc/{site.host_pid(1)}/status").read_text().partition("\nCapEff:")[2].split()[0]
+        assert int(capabilities, 16) == 1 << 5 | 1 << 6 | 1 << 7  # capability.h: KILL, SETGID, SETUID
+        name = hang_one(site)
+        wait_for(lambda: site.pids("web")[name] not in {0, pids[name]}, DEADLINE_S, "it to be replaced")
+        wait_for(site.all_healthy, DEADLINE_S, "all healthy again")
+        assert {n: pid for n, pid in site.pids("web").items() if n != name} == {
+            n: pid for n, pid in pids.items() if n != name and n.startswith("web:")
+        }
+        assert "faulty.py" in (site.scratch / "supervisord.out").read_text()
+        assert site.stop() == 0
 
 
 def _parent(pid: int) -> int:

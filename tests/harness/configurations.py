@@ -25,7 +25,10 @@ class Copied(Supervisord):
         text = (CONF / name / "supervisord.conf").read_text()
         text = text.replace("localhost:8000", f"localhost:{self.port}")
         text = text.replace("0.0.0.0:8000", f"127.0.0.1:{self.port}")
-        text = text.replace("/run/", "{scratch}/").replace("/srv/app", "{scratch}")
+        text = text.replace("tcp://127.0.0.1:8000", f"tcp://127.0.0.1:{self.port}")
+        for directory in ("/run", "/srv/app", "/var/log"):
+            text = text.replace(f"{directory}/", "{scratch}/").replace(f"={directory}\n", "={scratch}\n")
+        text = text.replace("/opt/web/venv/bin/", "{scratch}/venv/bin/")
         text = text.replace("supervisor-uvicorn listen", f"supervisor-uvicorn listen {listen}".rstrip())
         text = text.replace("example:App", app or "example:App")
         environment = {"DEMO_PORT": str(self.port)}

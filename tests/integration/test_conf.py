@@ -17,14 +17,14 @@ from harness.waiting import wait_for
 
 
 def test_the_list_of_configurations_is_whole() -> None:
-    assert ALL == ["container", "demo", "recipe", "uds-per-process", "unix-socket"]
+    assert ALL == ["container", "demo", "recipe", "systemd", "uds-per-process", "unix-socket"]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_starts_and_every_worker_is_pinned(name: str) -> None:
-    if name == "container" and not users.is_root():
-        pytest.skip("the container's configuration is for root")
-    if name == "container" and users.way_prefix() is None:
+    if name in ("container", "systemd") and not users.is_root():
+        pytest.skip("this configuration is for root")
+    if name in ("container", "systemd") and users.way_prefix() is None:
         pytest.skip("no other user can run this interpreter")
     with Copied(name) as site:
         pids = site.wait_running()
