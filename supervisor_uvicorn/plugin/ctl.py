@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from supervisor.supervisorctl import ControllerPluginBase
+
+if TYPE_CHECKING:
+    from supervisor_uvicorn.verbs.console import Console
 
 COMMAND = "supervisorctl uvicorn"
 VERBS = ("status", "restart", "pause", "resume", "history", "explain", "check")
@@ -101,29 +105,43 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
     # -- the action
 
     def _run(self, arg: str) -> int:
-        out: TextIO = self.ctl.stdout
+        from supervisor_uvicorn.verbs.console import Console, Unwritable, silence
+
+        out: TextIO | None = self.ctl.stdout
         try:
             words = shlex.split(arg)
-        except ValueError as error:
-            print(f"{COMMAND}: {arg}: {error}", file=sys.stderr)
+            console = Console.of(out, command=COMMAND)
+        except (ValueError, Unwritable) as error:
+            print(f"{COMMAND} {arg}: {error}", file=sys.stderr)
             return 2
-        with contextlib.redirect_stdout(out):  # argparse and `check` print
+        printed = io.StringIO()  # argparse and `check` print, and know nothing of a stream that takes nothing
+        with contextlib.redirect_stdout(printed):
             try:
                 args = _parser().parse_args(words)
+                code = self._check(args) if args.verb == "check" else None
             except SystemExit as end:
-                return end.code if isinstance(end.code, int) else 2
-            if args.verb == "check":
-                return self._check(args)
-        return self._verb(args, out)
+                code = end.code if isinstance(end.code, int) else 2
+        if code is None:
+            return self._verb(args, console)
+        try:
+            if printed.getvalue():
+                console.say(printed.getvalue())
+        except BrokenPipeError:
+            silence(console.out)
+            return 1
+        except Unwritable as error:
+            print(f"{COMMAND}: {error}", file=sys.stderr)
+            silence(console.out)
+            return 2
+        return code
 
-    def _verb(self, args: argparse.Namespace, out: TextIO) -> int:
+    def _verb(self, args: argparse.Namespace, console: Console) -> int:
         if args.verb == "explain" and not _on_linux(args.verb):
             return 2
         from supervisor_uvicorn.supervisord.calls import Supervisord
         from supervisor_uvicorn.supervisord.rpc import Rpc, RpcError
         from supervisor_uvicorn.verbs.asking import OverRpc
         from supervisor_uvicorn.verbs.command import carry_out
-        from supervisor_uvicorn.verbs.console import Console
 
         try:
             rpc = self._rpc(Rpc)
@@ -131,7 +149,7 @@ class UvicornPlugin(ControllerPluginBase):  # type: ignore[misc]  # supervisor h
             print(f"{COMMAND} {args.verb}: {error}", file=sys.stderr)
             return 2
         with rpc:
-            return carry_out(args, OverRpc(rpc), Console.of(out, command=COMMAND), Supervisord(rpc))
+            return carry_out(args, OverRpc(rpc), console, Supervisord(rpc))
 
     def _check(self, args: argparse.Namespace) -> int:
         if not _on_linux("check"):

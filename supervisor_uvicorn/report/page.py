@@ -60,6 +60,8 @@ def page(
                 "detail": detail,
                 "workers": rows,
                 "roll": None if program.roll is None else _roll(program.roll, program.workers, now),
+                # Whoever asked for it looks each 250 ms, and another one may have begun in between.
+                "earlier_roll": None if program.earlier is None else _roll(program.earlier, program.workers, now),
             }
         )
     return {
@@ -108,17 +110,21 @@ def changes(page: Mapping[str, Any]) -> Hashable:
             )
             for worker in program["workers"]
         ]
-        roll = program["roll"]
-        if roll is not None:
-            turns = [
-                (turn["name"], turn["old_pid"], turn["new_pid"], turn["stage"], _still(turn["detail"]))
-                for turn in roll["turns"]
-            ]
-            roll = (tuple(roll["asked"]), roll["state"], _still(roll["detail"]), roll["took_s"], tuple(turns))
         state = (program["name"], program["socket"], program["state"], _still(program["detail"]))
-        programs.append((state, tuple(workers), roll))
+        rolls = (_roll_changes(program["roll"]), _roll_changes(program["earlier_roll"]))
+        programs.append((state, tuple(workers), rolls))
     answers = tuple((answer.get("id"), answer.get("accepted"), answer.get("detail")) for answer in page["answers"])
     return (tuple(programs), answers, tuple(sorted((page["listener"] or {}).items())))
+
+
+def _roll_changes(roll: Mapping[str, Any] | None) -> Hashable:
+    if roll is None:
+        return None
+    turns = [
+        (turn["name"], turn["old_pid"], turn["new_pid"], turn["stage"], _still(turn["detail"]))
+        for turn in roll["turns"]
+    ]
+    return (tuple(roll["asked"]), roll["state"], _still(roll["detail"]), roll["took_s"], tuple(turns))
 
 
 def _still(words: str | None) -> str | None:

@@ -98,8 +98,8 @@ def _check_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         one_line(worker["name"]),
         str(worker["pid"] or "-"),
-        worker["state"],
-        worker["verdict"] if worker["watched"] else "not watched",
+        one_line(worker["state"]),
+        one_line(worker["verdict"]) if worker["watched"] else "not watched",
         "-" if worker["lag_s"] is None else _duration(worker["lag_s"]),
         "-" if http is None else str(http["status"] or "none"),
         one_line(worker["reason"]),

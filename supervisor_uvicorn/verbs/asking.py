@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from supervisor_uvicorn.model import State
+from supervisor_uvicorn.report.log import one_line
 from supervisor_uvicorn.supervisord.board import Board, Note
 from supervisor_uvicorn.supervisord.calls import Supervisord
 from supervisor_uvicorn.supervisord.preflight import LISTENER_SECTION, explain_failure
@@ -201,7 +202,7 @@ def answer(poll: Poll, console: Console, ident: str) -> Mapping[str, Any]:
         if page is not None:
             found = page.answer(ident)
             if found is not None and not found.get("accepted"):
-                raise NoNews(f"refused: {found.get('detail') or 'the listener gives no reason'}")
+                raise NoNews(f"refused: {one_line(found.get('detail') or 'the listener gives no reason')}")
             if found is not None:
                 return found
             if any(ident in roll["asked"] for _, roll in page.rolls()):

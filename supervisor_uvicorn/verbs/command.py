@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from supervisor_uvicorn.supervisord.calls import Supervisord
@@ -21,18 +21,30 @@ NAMES = "as in supervisorctl: web, web:*, web:web-0, all"
 INTERRUPTED = 130  # as a shell gives it for SIGINT
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_ASKING = ("restart", "pause", "resume")
 
 
 def seconds(text: str) -> float:
-    """``90``, ``90s``, ``5m``, ``1h`` as seconds, above 0. Raises ``argparse.ArgumentTypeError``."""
+    """``90``, ``90s``, ``5m``, ``1h`` as seconds, above 0 and at most ten years (supervisord/request.py).
+
+    Raises ``argparse.ArgumentTypeError``.
+    """
+    from supervisor_uvicorn.supervisord.request import MOST_FOR_S
+
     number, unit = (text[:-1], _UNITS[text[-1]]) if text and text[-1] in _UNITS else (text, 1.0)
     try:
         value = float(number) * unit
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0; write 90, 90s, 5m or 1h")
+        raise argparse.ArgumentTypeError(f"{_cut(text)!r} is no time above 0; write 90, 90s, 5m or 1h")
+    if value > MOST_FOR_S:
+        raise argparse.ArgumentTypeError(f"{_cut(text)!r} is longer than ten years; write 90, 90s, 5m or 1h")
     return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def add_verbs(verbs: Any, finish: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -78,15 +90,17 @@ def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     from supervisor_uvicorn.supervisord.calls import Supervisord
     from supervisor_uvicorn.supervisord.rpc import RpcError
     from supervisor_uvicorn.verbs.asking import OverRpc
-    from supervisor_uvicorn.verbs.console import Console
+    from supervisor_uvicorn.verbs.console import Console, Unwritable
 
     try:
+        console = Console.of(sys.stdout)  # before a socket is made: it would become descriptor 1 where that is closed
         rpc = rpc_from(args, env)
-    except (NotFound, RpcError) as error:
-        print(f"supervisor-uvicorn {args.verb}: {error}", file=sys.stderr)
+    except (NotFound, RpcError, Unwritable) as error:
+        if sys.stderr is not None:
+            print(f"supervisor-uvicorn {args.verb}: {error}", file=sys.stderr)
         return 2
     with rpc:
-        return carry_out(args, OverRpc(rpc), Console.of(sys.stdout), Supervisord(rpc))
+        return carry_out(args, OverRpc(rpc), console, Supervisord(rpc))
 
 
 def carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisord: Supervisord | None = None) -> int:
@@ -95,15 +109,19 @@ def carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisor
     ``supervisord`` is for ``explain`` alone, which looks at processes by itself.
     """
     from supervisor_uvicorn.names import NoSuchName
+    from supervisor_uvicorn.report.log import one_line
     from supervisor_uvicorn.supervisord.rpc import RpcError
     from supervisor_uvicorn.verbs.asking import NoNews, explain
+    from supervisor_uvicorn.verbs.console import Unwritable, silence
 
     begin = f"{console.command} {args.verb}:"
     try:
         try:
             return _carry_out(args, desk, console, supervisord)
-        except (NoNews, NoSuchName) as error:
+        except NoNews as error:
             console.note(f"{begin} {error}")
+        except NoSuchName as error:  # with names from the page
+            console.note(f"{begin} {one_line(str(error))}")
         except RpcError as error:
             console.note(f"{begin} {explain(error)}")
         except KeyboardInterrupt:
@@ -112,8 +130,16 @@ def carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisor
         return 2
     except BrokenPipeError:  # `| head`: nobody reads on
         for stream in (console.out, console.err):
-            _silence(stream)
+            silence(stream)
         return 1
+    except Unwritable as error:
+        # Nothing of these verbs is written before their request was accepted.
+        goes_on = "; the listener was asked all the same, and goes on" if args.verb in _ASKING else ""
+        with contextlib.suppress(Unwritable, BrokenPipeError):
+            console.note(f"{begin} {error}{goes_on}")
+        for stream in (console.out, console.err):
+            silence(stream)
+        return 2
 
 
 def _carry_out(args: argparse.Namespace, desk: Desk, console: Console, supervisord: Supervisord | None) -> int:
@@ -140,16 +166,3 @@ def _carry_out(args: argparse.Namespace, desk: Desk, console: Console, superviso
     if args.verb == "pause":
         return pause(args.names, args.for_s, new_ident(), desk, console)
     return resume(args.names, new_ident(), desk, console)
-
-
-def _silence(stream: TextIO) -> None:
-    """What is still to be flushed at the interpreter's end would be a traceback (Python's docs on SIGPIPE)."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-    except ValueError:  # closed
-        pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import shutil
 import sys
 import time
@@ -10,6 +13,10 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from supervisor_uvicorn.report.log import one_line
+
+
+class Unwritable(Exception):  # noqa: N818 - it reads as what it is
+    """A stream takes nothing any more (a full disk); the message says which, and why."""
 
 
 def _columns() -> int:
@@ -28,7 +35,8 @@ class Console:
     """``out`` is for what was asked for, ``err`` for what a person should know beside it.
 
     ``command`` is what a person types before a verb. ``live``: a line of ``out`` can be rewritten in place. ``clock``
-    is monotonic, in seconds; ``width`` gives the columns of the terminal. Writing raises OSError (a closed pipe).
+    is monotonic, in seconds; ``width`` gives the columns of the terminal. Writing raises BrokenPipeError where nobody
+    reads on, and :class:`Unwritable`.
     """
 
     out: TextIO
@@ -41,45 +49,76 @@ class Console:
     _shown: int = 0  # characters of the line that will be rewritten
 
     @classmethod
-    def of(cls, out: TextIO, err: TextIO | None = None, command: str = "supervisor-uvicorn") -> Console:
-        return cls(out, sys.stderr if err is None else err, command, _is_terminal(out))
+    def of(cls, out: TextIO | None, err: TextIO | None = None, command: str = "supervisor-uvicorn") -> Console:
+        """``out`` is None where descriptor 1 is closed (``>&-``), as ``sys.stdout`` is. Raises :class:`Unwritable`."""
+        if out is None:
+            raise Unwritable("there is no standard output to write to (descriptor 1 is closed)")
+        err = sys.stderr if err is None else err
+        return cls(out, io.StringIO() if err is None else err, command, _is_terminal(out))
 
     def say(self, text: str) -> None:
         """A line, or several, of what was asked for."""
         self.clear()
-        _write(self.out, text if text.endswith("\n") else text + "\n")
+        self._out(text if text.endswith("\n") else text + "\n")
 
     def note(self, text: str) -> None:
         """A line beside it, on ``err``."""
         self.clear()
-        _write(self.err, text if text.endswith("\n") else text + "\n")
+        _write(self.err, "standard error", text if text.endswith("\n") else text + "\n")
 
     def show(self, text: str) -> None:
         """The line that is rewritten in place: only where ``live``. It is cut to the terminal's width."""
         if not self.live:
             return
         text = one_line(text)[: max(self.width() - 1, 10)]  # a full line would wrap, and could not be rewritten
-        _write(self.out, "\r" + text.ljust(self._shown))
+        self._out("\r" + text.ljust(self._shown))
         self._shown = len(text)
 
     def screen(self, text: str) -> None:
         """The same as ``say``, in place of all that a terminal has shown (ECMA-48: cursor home, erase below)."""
         if self.live:
-            _write(self.out, "\x1b[H\x1b[J")
+            self._out("\x1b[H\x1b[J")
         if text:
             self.say(text)
 
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._shown:
-            _write(self.out, "\r" + " " * self._shown + "\r")
+            self._out("\r" + " " * self._shown + "\r")
             self._shown = 0
 
+    def _out(self, text: str) -> None:
+        try:
+            _write(self.out, "standard output", text)
+        except (BrokenPipeError, Unwritable):
+            self._shown = 0  # what is said of it on ``err`` must not begin with another try here
+            raise
 
-def _write(stream: TextIO, text: str) -> None:
+
+def _write(stream: TextIO, which: str, text: str) -> None:
     try:
-        stream.write(text)
-    except UnicodeEncodeError:  # a name that this locale cannot show
-        encoding = getattr(stream, "encoding", None) or "ascii"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # a name that this locale cannot show
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(f"cannot write to {which}: {error.strerror or error}") from None
+    except ValueError as error:  # "I/O operation on closed file"
+        raise Unwritable(f"cannot write to {which}: {error}") from None
+
+
+def silence(stream: TextIO) -> None:
+    """What is still to be flushed at the interpreter's end would be a traceback (Python's docs on SIGPIPE)."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    except ValueError:  # closed
+        pass

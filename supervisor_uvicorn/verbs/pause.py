@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from supervisor_uvicorn.report.log import one_line
 from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.verbs.asking import Desk, Poll, answer, send
 from supervisor_uvicorn.verbs.console import Console
@@ -22,5 +23,5 @@ def resume(names: Sequence[str], ident: str, desk: Desk, console: Console) -> in
 def _ask(request: Request, desk: Desk, console: Console) -> int:
     send(desk, console, request)
     yes = answer(Poll(desk, console), console, request.ident)
-    console.say(str(yes.get("detail") or f"{request.verb}d"))
+    console.say(one_line(str(yes.get("detail") or f"{request.verb}d")))
     return 0

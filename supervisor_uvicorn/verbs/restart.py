@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from supervisor_uvicorn.report.log import one_line
 from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.verbs.asking import ANSWER_S, POLL_S, Desk, NoNews, Poll, answer, send
 from supervisor_uvicorn.verbs.console import Console
@@ -30,7 +31,7 @@ def _follow(ident: str, timeout_s: float | None, poll: Poll, console: Console) -
     began = console.clock()
     yes = answer(poll, console, ident)
     if yes.get("detail"):
-        console.say(str(yes["detail"]))
+        console.say(one_line(str(yes["detail"])))
     following = _Following(ident, console)
     while True:
         page = poll.look()
@@ -93,7 +94,7 @@ class _Following:
         for program in missing:
             self._ended.add(program)
             self.badly = True
-            self._console.say(
+            self._say(
                 f"{program}: the listener no longer shows this roll, so how it ended is not known; "
                 f"see {self._console.command} history {program}"
             )
@@ -101,9 +102,12 @@ class _Following:
     def give_up(self, timeout_s: float) -> None:
         for program in self._rolls.keys() - self._ended:
             over, every = counts(self._rolls[program])
-            self._console.say(
+            self._say(
                 f"{program}: still rolling after {timeout_s:g} s, {over} of {every} done. It goes on: "
                 f"{self._console.command} status"
             )
         if not self._rolls:
             self._console.say(f"accepted {timeout_s:g} s ago and not begun. It goes on: {self._console.command} status")
+
+    def _say(self, line: str) -> None:
+        self._console.say(one_line(line))

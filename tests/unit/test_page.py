@@ -87,6 +87,7 @@ def test_the_page_is_what_was_settled() -> None:
                     }
                 ],
                 "roll": None,
+                "earlier_roll": None,
             }
         ],
         "answers": [answer],
@@ -274,6 +275,15 @@ def test_a_roll_that_has_ended_says_how_long_it_took() -> None:
     assert [turn["detail"] for turn in roll["turns"]] == ["", "", ""]
 
 
+def test_the_roll_before_is_told_in_the_same_form() -> None:
+    ended = rolling(asked=("a0",), state=RollState.DONE, ended_at=NOW - 2)
+    workers = {one.name: past(one) for one in WEB}
+    (found,) = told(WEB, Program(workers=workers, roll=rolling(), earlier=ended))["programs"]
+    assert (found["roll"]["asked"], found["earlier_roll"]["asked"]) == (["a1"], ["a0"])
+    (alone,) = told(WEB, Program(workers=workers, roll=ended))["programs"]
+    assert found["earlier_roll"] == alone["roll"]
+
+
 # -- what is news ----------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +298,9 @@ def situation(elapsed_s: float = 0.0, **changed: Any) -> dict[str, Any]:
     }
     roll = rolling(detail=f"waits: backoff, again in {100 - elapsed_s:.0f} s")
     spending = Spending(((900.0, "web:web-0"),))
-    program = Program(workers=workers, roll=roll, suspended=frozenset({"web"}), spending=spending)
+    earlier = rolling(asked=("a0",), state=RollState.STOPPED, detail="it does not start", ended_at=NOW - 2)
+    suspended = frozenset({"web"})
+    program = Program(workers=workers, roll=roll, earlier=earlier, suspended=suspended, spending=spending)
     return told(WEB, program, now=now, **changed)
 
 

@@ -13,6 +13,7 @@ from verbs_desk import Desk, Screen, no, note, page, program, roll, turn, worker
 
 from supervisor_uvicorn import cli
 from supervisor_uvicorn.model import State
+from supervisor_uvicorn.supervisord import request
 from supervisor_uvicorn.supervisord.board import Note
 from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.supervisord.rpc import SHUTDOWN_STATE, UNKNOWN_METHOD, Fault, RpcError, Unauthorized
@@ -225,10 +226,21 @@ def test_times(text: str, value: float) -> None:
     assert command.seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "m", "5x", "nan", "inf", "1e400", "5 minutes"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5", "m", "5x", "nan", "inf", "1e400", "5 minutes", "1e300", "3651d", "9" * 400]
+)
 def test_what_is_no_time_says_what_to_write(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="write 90, 90s, 5m or 1h"):
         command.seconds(text)
+
+
+def test_ten_years_are_the_most() -> None:
+    assert command.seconds("3650d") == request.MOST_FOR_S
+    with pytest.raises(argparse.ArgumentTypeError, match=r"^'1e300' is longer than ten years; write"):
+        command.seconds("1e300")
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        command.seconds("9" * 100_000)
+    assert len(str(refused.value)) < 200
 
 
 # -- history
@@ -267,7 +279,6 @@ def test_history_newest_last_a_line_each() -> None:
         (["web:web-0"], [0]),
         (["api"], [2]),
         (["all"], [0, 1, 2]),
-        (["wob"], []),
         (["web:web-0", "api"], [0, 2]),
     ],
 )
@@ -275,6 +286,25 @@ def test_history_of_names(names: list[str], found: list[int]) -> None:
     code, screen = run(Desk(lambda _, __: None, history=kept(ENTRIES)), "history", "--json", *names)
     assert code == 0
     assert json.loads(screen.out.getvalue()) == {"entries": [ENTRIES[index] for index in found]}
+
+
+@pytest.mark.parametrize("names", [["nix"], ["web", "nix"], ["nix:*"], ["web:nix"]])
+def test_history_of_a_name_that_nobody_knows_is_2(names: list[str]) -> None:
+    for board in (page(program("shop")), Note(), None):
+        code, screen = run(Desk(lambda _, __, board=board: board, history=kept(ENTRIES)), "history", *names)
+        assert (code, screen.lines) == (2, [])
+        here = "api, shop, web" if isinstance(board, dict) else "api, web"
+        typed = next(name for name in names if "nix" in name)
+        assert screen.notes == (
+            f"supervisor-uvicorn history: {typed}: no such uvicorn worker or program (programs here: {here})\n"
+        )
+
+
+@pytest.mark.parametrize("name", ["shop", "shop:", "shop:*", "shop:shop-1", "all", "empty:*"])
+def test_history_of_a_name_that_only_the_page_knows_is_empty(name: str) -> None:
+    desk = Desk(lambda _, __: page(program("shop"), program("empty", [])), history=kept([]))
+    code, screen = run(desk, "history", name)
+    assert (code, screen.lines, screen.notes) == (0, [], f"nothing has been done yet to {name}\n")
 
 
 def test_an_empty_history() -> None:
@@ -291,11 +321,28 @@ def test_an_empty_history() -> None:
     assert "[rpcinterface:uvicorn]" in screen.notes
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"entries": 1}', '{"version": 9, "entries": []}'])
-def test_a_history_that_is_none_is_2(text: str) -> None:
-    code, screen = run(Desk(lambda _, __: None, history=Note(text, 1.0)), "history")
-    assert code == 2
-    assert "history" in screen.notes
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "what is kept as the history is no JSON"),
+        ("[" * 5000, "nested too deep"),
+        ("[]", "is no history of a supervisor-uvicorn listener"),
+        ('{"entries": []}', "is no history of a supervisor-uvicorn listener"),
+        ('{"version": "2", "entries": []}', "is no history of a supervisor-uvicorn listener"),
+        ('{"version": true, "entries": []}', "is no history of a supervisor-uvicorn listener"),
+        ('{"version": 9, "entries": []}', "is of version 9, and this supervisor-uvicorn reads 1"),
+        ('{"version": 1, "entries": 1}', "entries is 1, not a list"),
+        ('{"version": 1, "entries": [7]}', "entries[0] is 7, not an object"),
+        ('{"version": 1, "entries": [{}, {"event": [1]}]}', "entries[1].event is [1], not a text"),
+        ('{"version": 1, "entries": [{"worker": 3}]}', "entries[0].worker is 3, not a text or null"),
+    ],
+)
+def test_a_history_that_is_none_is_2(text: str, said: str) -> None:
+    for words in (["history"], ["history", "--json"], ["history", "web"]):
+        code, screen = run(Desk(lambda _, __: page(program()), history=Note(text, 1.0)), *words)
+        assert (code, screen.lines) == (2, [])
+        assert said in screen.notes
+        assert screen.notes.count("\n") == 1
 
 
 # -- the command line
@@ -331,6 +378,71 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(capfd: pytest.CaptureFixture[s
     assert command.carry_out(cli.parser().parse_args(["status"]), desk, screen.console) == 1
     out.close()  # what it still holds goes nowhere, without a word
     assert capfd.readouterr().err == ""
+
+
+def test_a_stream_that_takes_nothing_is_one_line_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    entry = "; the listener was asked all the same, and goes on"
+    board = page(program(), answers=[yes("i")])
+    for words, more in ((["status"], ""), (["history"], ""), (["pause"], entry), (["resume"], entry)):
+        full = open("/dev/full", "w")  # noqa: SIM115 - closed below, and that is the point
+        desk = answering(board, True, "so be it")
+        desk._history = kept(ENTRIES)
+        screen = Screen(desk)
+        screen.console.out = full
+        assert command.carry_out(cli.parser().parse_args(words), desk, screen.console) == 2
+        said = f"supervisor-uvicorn {words[0]}: cannot write to standard output: No space left on device{more}\n"
+        assert screen.notes == said
+        full.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_line_that_was_being_rewritten_does_not_hide_why() -> None:
+    class Fills(io.StringIO):
+        def write(self, text: str) -> int:
+            if "[" in self.getvalue():
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    def shows(ident: str) -> dict[str, Any]:
+        return page(program(roll=roll(ident, turn("web:web-0"))), answers=[yes(ident)])
+
+    desk = Desk(lambda _, asked: page(program()) if asked is None else shows(asked.ident))
+    screen = Screen(desk, live=True)
+    screen.console.out = Fills()
+    assert command.carry_out(cli.parser().parse_args(["restart", "web"]), desk, screen.console) == 2
+    assert screen.notes == (
+        "supervisor-uvicorn restart: cannot write to standard output: No space left on device; "
+        "the listener was asked all the same, and goes on\n"
+    )
+
+
+def test_neither_stream_takes_anything() -> None:
+    desk = showing(page(program()))
+    screen = Screen(desk)
+    screen.out.close()
+    screen.err.close()
+    assert command.carry_out(cli.parser().parse_args(["status"]), desk, screen.console) == 2
+
+
+def test_without_a_standard_output_nothing_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    for verb in (["status"], ["restart", "web"], ["history"]):
+        assert cli.main([*verb, "-s", "unix:///not/there.sock"]) == 2
+        assert capsys.readouterr().err == (
+            f"supervisor-uvicorn {verb[0]}: there is no standard output to write to (descriptor 1 is closed)\n"
+        )
+
+
+def test_what_the_listener_could_not_take_is_not_sent() -> None:
+    desk = answering(page(program()), True, "")
+    for names, said in ((["x" * 513], "a NAME is 'xxx"), (["web"] * 1001, "at most 1000 NAMEs")):
+        code, screen = run(desk, "restart", *names)
+        assert (code, screen.lines) == (2, [])
+        assert said in screen.notes
+        assert screen.notes.endswith("Nothing was asked of the listener\n")
+    assert desk.sent == []
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped() -> None:

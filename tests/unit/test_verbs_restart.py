@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from verbs_desk import Desk, Play, Screen, no, note, page, program, roll, turn, yes
 
+from supervisor_uvicorn.model import State
 from supervisor_uvicorn.supervisord.board import Note
 from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.supervisord.rpc import InDoubt, Unauthorized, Unreachable
-from supervisor_uvicorn.verbs.asking import NoNews
+from supervisor_uvicorn.verbs.asking import Listener, NoNews
 from supervisor_uvicorn.verbs.progress import bar
 from supervisor_uvicorn.verbs.restart import restart
 
@@ -75,6 +76,25 @@ def test_the_rewritten_line_fits_into_the_terminal(columns: int) -> None:
     _, screen, _ = follow(rolling, live=True, columns=columns)
     longest = max(len(one) for one in screen.out.getvalue().split("\r") if "[" in one)
     assert longest == columns - 1
+
+
+@pytest.mark.parametrize(("state", "expected"), [("done", 0), ("stopped", 1)])
+@pytest.mark.parametrize("seen_s", [0.25, 2.0])
+def test_a_second_roll_that_began_before_the_end_was_seen(state: str, expected: int, seen_s: float) -> None:
+    def play(since_s: float, request: Request | None) -> dict[str, Any]:
+        if request is None:
+            return BEFORE
+        if since_s < seen_s:  # with 2.0 its beginning is seen, with 0.25 nothing of it
+            return page(program(roll=roll(IDENT, turn("web:web-0", "under way"))), answers=[yes(IDENT)])
+        mine = roll(IDENT, turn("web:web-0", "done", 11, 21), state=state, detail="why", took_s=1.5)
+        theirs = roll("other", turn("web:web-0", "under way", 21))
+        return page(program(roll=theirs, earlier_roll=mine), answers=[yes(IDENT), yes("other")])
+
+    code, screen, desk = follow(play)
+    assert code == expected
+    assert screen.lines[-1] == ("web: done, 1 worker in 1.5 s" if state == "done" else "web: stopped: why")
+    assert "other" not in screen.out.getvalue()
+    assert desk.now <= 1000 + seen_s + 0.25, "at once"
 
 
 def test_stopped_is_1_with_the_reason() -> None:
@@ -225,6 +245,19 @@ def test_a_supervisord_that_does_not_answer_is_waited_for_a_minute(
     else:
         with pytest.raises(NoNews, match=f"{said}(.|\n)*Gave up after 60 s"):
             follow(play)
+
+
+def test_silence_says_what_becomes_of_the_request_and_where_to_look() -> None:
+    listeners = [Listener("uvicorn-health:uvicorn-health", State.STOPPED, "/var/log/it.log")]
+    desk = Desk(lambda _, __: BEFORE, listeners=listeners)
+    with pytest.raises(NoNews) as silence:
+        restart(["web"], None, IDENT, desk, Screen(desk).console)
+    assert str(silence.value) == (
+        "no listener answered within 10 s, though one reports. A request that is 10 s old is not carried out any more; "
+        "what a listener had already begun goes on.\n"
+        "Is the listener still RUNNING? uvicorn-health:uvicorn-health is STOPPED, see `supervisorctl status` and its "
+        "stderr log /var/log/it.log. In its section there must be events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION"
+    )
 
 
 def test_a_password_that_is_wrong_by_now_is_not_waited_for() -> None:
