@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness import client, interpreter, processes, users
 from harness.configurations import Copied
 from harness.waiting import wait_for
+
+from supervisor_uvicorn.exit_on import EXIT_CODE
+from supervisor_uvicorn.supervisord.board import Board
+from supervisor_uvicorn.supervisord.rpc import Rpc
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -22,6 +26,8 @@ Figures = Callable[..., None]
 _NAMESPACE = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child=KILL"]
 # What compose.yaml and deployment.yaml in conf/ leave to root.
 _CAPABILITIES = ["setpriv", "--bounding-set=-all,+kill,+setgid,+setuid", "--inh-caps=-all", "--no-new-privs"]
+# Everything but the test's own directory, which stands for the volumes.
+_READ_ONLY = ["sh", "-ec", 'mount --bind "$1" "$1"; mount -o remount,bind,ro /; shift; exec "$@"', "sh"]
 DOCKER_GRACE_S = 10.0
 DEADLINE_S = 60.0
 
@@ -29,8 +35,10 @@ DEADLINE_S = 60.0
 class Container(Copied):
     """The configuration's supervisord as PID 1. Pids in its RPC are those of its namespace; ``host_pid`` translates."""
 
-    def __init__(self, listen: str = "", prefix: Sequence[str] = ()) -> None:
-        super().__init__("container", listen, app="faulty:app", prefix=[*_NAMESPACE, *prefix])
+    def __init__(self, listen: str = "", *, hardened: bool = False) -> None:
+        super().__init__("container", listen, app="faulty:app", prefix=_NAMESPACE)
+        if hardened:
+            self._command_prefix += [*_READ_ONLY, str(self.scratch), *_CAPABILITIES]
 
     @property
     def url_of_web(self) -> str:
@@ -63,6 +71,11 @@ class Container(Copied):
         assert len(done.stdout.encode()) < 4096
         assert done.stderr == ""
         return done
+
+    def liveness(self) -> int:
+        """The liveness probe of conf/kubernetes."""
+        ctl = [interpreter.python(), "-m", "supervisor.supervisorctl", "-c", str(self.conf_path)]
+        return self.inside(*ctl, "status", self.listener).returncode
 
     def all_healthy(self) -> bool:
         return self.healthcheck("--min-healthy", "100%").returncode == 0
@@ -126,7 +139,9 @@ def test_one_of_four_hung_is_enough_for_half_and_not_for_all(figures: Figures) -
         assert "3 of 4 workers healthy, 4 needed" in whole.stdout
         assert f"{hung} silent" in whole.stdout
         assert "the listener's board" in whole.stdout
+        assert site.liveness() == 0
         site.rpc.stopProcess(site.listener)
+        assert site.liveness() == 3
         wait_for(lambda: "a look of its own" in site.healthcheck().stdout, DEADLINE_S, "the board to be stale")
         half_alone = site.healthcheck("--min-healthy", "50%")
         began = time.monotonic()
@@ -188,9 +203,10 @@ def test_pid_1_reaps_the_helpers_that_a_worker_leaves_behind(figures: Figures) -
         wait_for(lambda: site.zombies() == [], DEADLINE_S, "no zombie")
 
 
-def test_with_three_capabilities_everything_works() -> None:
+def test_with_three_capabilities_and_a_read_only_root_everything_works() -> None:
     """Pinned, a hung worker replaced with the line where it hung, and an end: all that a listener does."""
-    with Container("--silent-after 2", _CAPABILITIES) as site:
+    with Container("--silent-after 2", hardened=True) as site:
+        assert "Read-only file system" in site.inside("touch", "/etc/written").stderr
         pids = site.wait_running()
         wait_for(lambda: set(pids.values()) <= site.pinned(), DEADLINE_S, "all four pinned")
         wait_for(site.all_healthy, DEADLINE_S, "all healthy")
@@ -210,6 +226,18 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def test_the_code_of_pid_1_is_the_containers(figures: Figures) -> None:
+    with Container() as site, Rpc(site.server_url) as rpc:
+        wait_for(site.all_healthy, DEADLINE_S, "all healthy")
+        began = time.monotonic()
+        assert Board(rpc).leave(EXIT_CODE)
+        assert site.process is not None
+        code = site.process.wait(30)
+        figures(code=code, gone_after_s=round(time.monotonic() - began, 1))
+        assert code == EXIT_CODE
+        assert processes.marked(site.mark) == []
+
+
 def test_when_all_are_fatal_supervisord_leaves_with_a_code_that_is_seen(figures: Figures) -> None:
     with Container("--exit-on fatal") as site:
         wait_for(site.all_healthy, DEADLINE_S, "all healthy")
@@ -223,7 +251,7 @@ def test_when_all_are_fatal_supervisord_leaves_with_a_code_that_is_seen(figures:
         code = site.process.wait(30)
         took_s = time.monotonic() - began
         figures(gone_after_s=round(took_s, 1), code=code)
-        assert code == 69
+        assert code == EXIT_CODE
         assert took_s < 15
         assert processes.marked(site.mark) == []
 
