@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,19 @@ def played(sections: str = PLUGIN + CTL, listener: bool = True, **options: Any) 
             yield its
         finally:
             its.board.rpc.close()
+
+
+def redirected(stage: Played, command: list[str], how: str) -> subprocess.CompletedProcess[str]:
+    """``command`` as a shell runs it with ``how`` (``>&-``, ``>/dev/full``); what it said on stderr."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {how}', "sh", *command],
+        env=stage.site.environment,
+        cwd=stage.site.scratch,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 class Terminal:

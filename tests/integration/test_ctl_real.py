@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import interpreter
 from harness.supervisord import free_port
-from played_listener import CTL, PLUGIN, Played, Terminal, played
+from played_listener import CTL, PLUGIN, Played, Terminal, played, redirected
 from verbs_desk import no, page, program, roll, turn, worker, yes
 
 USER = ("-u", "me", "-p", "pw")
@@ -148,6 +148,22 @@ def test_an_interactive_shell_lives_on_and_completes(stage: Played) -> None:
         process.kill()
         process.wait()
         terminal.close()
+
+
+@pytest.mark.parametrize("words", [["status"], ["history"], ["check"], ["status", "--help"]])
+def test_a_stdout_that_takes_nothing(stage: Played, words: list[str]) -> None:
+    stage.report(page(program()))
+    entry = {"time": "2026-11-22T10:00:00+00:00", "level": "WARN", "event": "restart", "message": "web:web-0 silent"}
+    assert stage.board.keep("history", json.dumps({"version": 1, "entries": [entry]}))
+    command = [interpreter.python(), "-m", "supervisor.supervisorctl", "-c", str(stage.site.conf_path), "uvicorn"]
+    done = redirected(stage, [*command, *words], ">/dev/full")
+    assert done.returncode == 2
+    assert "cannot write to standard output: No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = redirected(stage, [*command, *words], ">&-")
+    assert done.returncode == 2
+    assert "there is no standard output to write to (descriptor 1 is closed)" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def ctl_with(stage: Played, *sections: str) -> subprocess.CompletedProcess[str]:

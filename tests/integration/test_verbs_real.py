@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from harness import interpreter
-from played_listener import Played, Terminal, played
+from played_listener import Played, Terminal, played, redirected
 from verbs_desk import no, page, program, roll, turn, worker, yes
 
 
@@ -175,6 +176,83 @@ def test_a_reader_that_leaves_early(stage: Played) -> None:
     assert (process.returncode, err) == (1, "")
 
 
+@pytest.mark.parametrize("verb", [["status"], ["status", "--json"], ["history"], ["restart", "web"], ["pause"]])
+def test_a_closed_stdout_is_said_and_nothing_is_asked(stage: Played, verb: list[str]) -> None:
+    stage.report(page(program()))
+    before = len(stage.requests())
+    command = [interpreter.python(), "-m", "supervisor_uvicorn", *verb, "-c", str(stage.site.conf_path)]
+    done = redirected(stage, command, ">&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"supervisor-uvicorn {verb[0]}: there is no standard output to write to (descriptor 1 is closed)\n"
+    )
+    done = redirected(stage, command, ">&- 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+    # Events keep their order: had one of these been sent, it would stand before this one.
+    process = begin(stage, "resume")
+    request = stage.next_request()
+    assert (request["verb"], len(stage.requests())) == ("resume", before + 1)
+    stage.report(page(program(), answers=[yes(request["id"])]))
+    process.communicate(timeout=30)
+
+
+def test_a_full_disk_is_said(stage: Played) -> None:
+    stage.report(page(program()))
+    command = [interpreter.python(), "-m", "supervisor_uvicorn", "status", "-c", str(stage.site.conf_path)]
+    done = redirected(stage, command, ">/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "supervisor-uvicorn status: cannot write to standard output: No space left on device\n"
+    done = redirected(stage, command, ">/dev/full 2>&1")
+    assert (done.returncode, done.stderr) == (2, "")
+    with open("/dev/full", "w") as full:
+        process = begin(stage, "restart", "web", out=full.fileno())
+    act(stage, stage.next_request()["id"], "under way", "waiting")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err == (
+        "supervisor-uvicorn restart: cannot write to standard output: No space left on device; "
+        "the listener was asked all the same, and goes on\n"
+    )
+
+
+def test_it_is_asked_by_supervisord_s_clock(stage: Played) -> None:
+    stage.report(page(program()))
+    process = begin(stage, "resume")
+    request = stage.next_request()
+    assert abs(request["sent_at"] - time.time()) < 10, "the same machine, so the same clock"
+    note = stage.board.read()
+    assert note is not None
+    assert request["sent_at"] >= note.at
+    stage.report(page(program(), answers=[yes(request["id"])]))
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_roll_that_was_followed_by_another_at_once(stage: Played) -> None:
+    stage.report(page(program()))
+    process = begin(stage, "restart", "web")
+    ident = stage.next_request()["id"]
+    act(stage, ident, "under way", "waiting")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "rolling 2 workers of web\n"
+    mine = roll(ident, turn("web:web-0", "done", 100, 200), state="done", took_s=1.5)
+    theirs = roll("other", turn("web:web-0", "under way", 200))
+    stage.report(page(program(roll=theirs, earlier_roll=mine), answers=[yes(ident), yes("other")]))
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith("web: done, 1 worker in 1.5 s\n")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"version": 1, "programs": [{"name": "web", "roll": {"asked": null}}]}'])
+def test_a_board_of_somebody_else(stage: Played, text: str) -> None:
+    assert stage.board.report(text)
+    for verb in (["status"], ["restart", "web"], ["pause"], ["history", "nix"]):
+        done = stage.site.cli(*verb, "-c", str(stage.site.conf_path))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"supervisor-uvicorn {verb[0]}: ")
+        assert "Traceback" not in done.stderr
+
+
 def test_on_a_terminal_a_bar(stage: Played) -> None:
     stage.report(page(program()))
     terminal = Terminal()
@@ -223,6 +301,9 @@ def test_history(stage: Played) -> None:
     assert (done.returncode, done.stdout) == (0, "2026-11-22T10:00:00+00:00  restart        web:web-0 silent\n")
     done = stage.site.cli("history", "--json", "-c", str(stage.site.conf_path), "web:web-1")
     assert json.loads(done.stdout) == {"entries": []}
+    done = stage.site.cli("history", "-c", str(stage.site.conf_path), "nix")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("supervisor-uvicorn history: nix: no such uvicorn worker or program (programs here: web)\n")
 
 
 def test_a_ctlplugin_of_somebody_that_cannot_be_imported_is_no_matter_of_ours(stage: Played) -> None:

@@ -6,19 +6,24 @@ import argparse
 import io
 import json
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from verbs_desk import Desk, Screen, no, note, page, program, roll, turn, worker, yes
 
-from supervisor_uvicorn import cli
+from supervisor_uvicorn import cli, operations
+from supervisor_uvicorn.ledger import Ledger
 from supervisor_uvicorn.model import State
+from supervisor_uvicorn.settings import Settings
 from supervisor_uvicorn.supervisord import request
 from supervisor_uvicorn.supervisord.board import Note
 from supervisor_uvicorn.supervisord.request import Request
 from supervisor_uvicorn.supervisord.rpc import SHUTDOWN_STATE, UNKNOWN_METHOD, Fault, RpcError, Unauthorized
 from supervisor_uvicorn.verbs import command
 from supervisor_uvicorn.verbs.asking import Listener
+from supervisor_uvicorn.verbs.console import Console, Unwritable, silence
 from supervisor_uvicorn.verbs.page import BadPage, read_page
 
 
@@ -343,6 +348,55 @@ def test_a_history_that_is_none_is_2(text: str, said: str) -> None:
         assert (code, screen.lines) == (2, [])
         assert said in screen.notes
         assert screen.notes.count("\n") == 1
+
+
+# -- what the guide says of all this
+
+
+def in_the_guide() -> list[str]:
+    """The words under "When there is no answer"; what changes from case to case is ``...`` there."""
+    guide = (Path(__file__).parents[2] / "docs" / "operating.rst").read_text()
+    section = guide.partition("When there is no answer\n")[2].partition("What survives what\n")[0]
+    return [line.strip("`") for line in section.splitlines() if line.startswith("``")]
+
+
+def test_the_guide_has_the_words_that_a_verb_says() -> None:
+    known = [Listener("h:h", State.RUNNING)]
+    late = operations.carry_out(Request("i", "pause"), Ledger(), {}, [], 0.0, lambda _: Settings(), age_s=60.0).reply
+    boards: list[Any] = [
+        None,
+        Note(),
+        note(page(program()), 61.0),
+        page(program()),
+        page(program(), answers=[late.answer()]),
+        Note("{}", 1.0),
+        Note('{"version": 1, "programs": 3}', 1.0),
+        Unauthorized("http://h:9001 wants a user name"),
+    ]
+    said = []
+    for board in boards:
+        desk = Desk(lambda _, asked, board=board: _answered(board, asked), listeners=known)
+        code, screen = run(desk, "pause")
+        assert code == 2
+        said.append(screen.notes)
+    for out in (open("/dev/full", "w"), None):  # noqa: SIM115 - it cannot be closed without an error
+        with pytest.raises(Unwritable) as refused:
+            Console.of(out).say("x")
+        said.append(str(refused.value))
+        if out is not None:
+            silence(out)
+            out.close()
+    guide = in_the_guide()
+    assert len(guide) == len(said)
+    for words in guide:
+        pattern = ".+".join(map(re.escape, words.split("...")))
+        assert [one for one in said if re.search(pattern, one)], f"nothing says {words!r}"
+
+
+def _answered(board: Any, asked: Request | None) -> Any:
+    if not isinstance(board, dict) or asked is None:
+        return board
+    return {**board, "answers": [{**answer, "id": asked.ident} for answer in board["answers"]]}
 
 
 # -- the command line
