@@ -77,7 +77,8 @@ STDERR_LOST = Trap(
     "listener-stderr-lost",
     "warning",
     "What the listener does, and why, is lost.",
-    "A supervisord in the background has /dev/null as its stderr.",
+    "Each restart and its reason stand there, and each error of its own. In a supervisord in the background "
+    "/dev/stderr is /dev/null.",
     "; leave stderr_logfile= out: supervisord names a file, see `supervisorctl tail NAME stderr`\n"
     "stderr_logfile=/var/log/uvicorn-health.log",
     "supervisor 4.3.0, options.py ServerOptions._daemonize",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from supervisor_uvicorn.doctor.findings import Finding, Trap
 from supervisor_uvicorn.doctor.listeners import NO_LISTENER
-from supervisor_uvicorn.doctor.site import Process, Running, Site
+from supervisor_uvicorn.doctor.site import Process, Running, Site, at
 from supervisor_uvicorn.doctor.trees import trees
 from supervisor_uvicorn.model import State
 
@@ -76,7 +76,17 @@ NEARLY_FULL = Trap(
     "/proc/PID/fd and /proc/PID/limits, at this moment; supervisor 4.3.0, options.py set_rlimits_or_exit",
 )
 
-TRAPS = (LISTENER_DOWN, NOT_LOADED, NO_PLUGIN, STALE, TREE, HELPERS, NEARLY_FULL)
+TO_SOCKET = Trap(
+    "log-to-socket",
+    "error",
+    "Supervisord's own output is a socket here, and a socket cannot be opened by the name /dev/stdout.",
+    "open() fails with ENXIO, so the process cannot be started, and ends FATAL. systemd makes a service's output such "
+    "a socket, of its journal.",
+    "stdout_logfile=/var/log/%(program_name)s-%(process_num)d.log",
+    "open(2), ENXIO; systemd.exec(5), StandardOutput=journal; tried",
+)
+
+TRAPS = (LISTENER_DOWN, NOT_LOADED, NO_PLUGIN, STALE, TREE, HELPERS, NEARLY_FULL, TO_SOCKET)
 
 
 def listener(site: Site) -> Iterator[Finding]:
@@ -132,4 +142,13 @@ def _of(one: Process, tree_is_known: bool) -> Iterator[tuple[Trap, str]]:
         yield NEARLY_FULL, f"{one.descriptors[0]} of {one.descriptors[1]} descriptors are open"
 
 
-CHECKS = (listener, processes)
+def logs(site: Site) -> Iterator[Finding]:
+    sockets = site.running.sockets if site.running else ()
+    configuration = site.configuration
+    for section in configuration.of_kind("program", "fcgi-program", "eventlistener") if configuration else ():
+        for key in ("stdout_logfile", "stderr_logfile"):
+            if section.text(key) in sockets:
+                yield at(TO_SOCKET, section, key, write=f"{key}=/var/log/{section.title}.log")
+
+
+CHECKS = (listener, processes, logs)

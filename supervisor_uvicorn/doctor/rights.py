@@ -90,14 +90,16 @@ def live_users(site: Site) -> Iterator[Finding]:
 
 
 def core(site: Site) -> Iterator[Finding]:
-    listener = next((one for one in _processes(site) if one.listener and one.uid is not None), None)
-    if listener is None or listener.uid == 0 or _has(listener, _CAP_SYS_RESOURCE):
-        return
-    for worker in _processes(site):
-        if worker.uvicorn and worker.core_limit not in (None, 0, 1) and worker.uid != listener.uid:
-            limit = "unlimited" if worker.core_limit == -1 else f"{worker.core_limit} bytes"
-            yield Finding(CORE, f"{worker.name}: core limit {limit}, uid {worker.uid}; listener: uid {listener.uid}")
-            break
+    for listener in _processes(site):
+        if not listener.listener or not listener.uid or _has(listener, _CAP_SYS_RESOURCE):
+            continue  # root may empty a core, where it may not set the limit (kernel/proc.py ``empty_core``)
+        for worker in _processes(site):
+            if worker.uvicorn and worker.core_limit not in (None, 0, 1) and worker.uid != listener.uid:
+                limit = "unlimited" if worker.core_limit == -1 else f"{worker.core_limit} bytes"
+                yield Finding(
+                    CORE, f"{worker.name}: core limit {limit}, uid {worker.uid}; listener: uid {listener.uid}"
+                )
+                break
 
 
 def _has(process: Process, capability: int) -> bool:

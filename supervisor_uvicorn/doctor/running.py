@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shlex
 import signal
 import time
@@ -113,8 +112,16 @@ def read(rpc: Rpc, who: Daemon) -> tuple[Running, Configuration]:
         board_stale=stale,
         nodelay={one.group: one.nodelay for one in sockets if one.prepared},
         processes=processes,
+        sockets=_sockets(who.pid) if here else (),
     )
     return running, _partial(configs, processes)
+
+
+def _sockets(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(name for fd, name in ((1, "/dev/stdout"), (2, "/dev/stderr")) if proc.socket_inode(pid, fd))
+    except KernelError:
+        return ()
 
 
 def _table() -> dict[int, Kin]:
@@ -136,6 +143,16 @@ def _members(
     return {member.name: member for member in members}
 
 
+def soft_limits(text: str) -> dict[str, int]:
+    """The soft limits in ``/proc/PID/limits`` (proc(5)) by their names there; -1 is unlimited.
+
+    >>> soft_limits("Max core file size        0            unlimited      bytes")
+    {'Max core file size': 0}
+    """
+    found = re.findall(r"^(Max [a-z ]+?) {2,}(\d+|unlimited)", text, re.MULTILINE)
+    return {name: -1 if value == "unlimited" else int(value) for name, value in found}
+
+
 @dataclass
 class _Seen:
     argv: tuple[str, ...] = ()
@@ -147,6 +164,7 @@ class _Seen:
     core_limit: int | None = None
     descriptors: tuple[int, int] | None = None
     children: int = 0
+    soft: Mapping[str, int] = field(default_factory=dict)
     table: Mapping[int, Kin] = field(default_factory=dict)
 
     def look(self, pid: int) -> None:
@@ -170,11 +188,15 @@ class _Seen:
         self.environ = proc.environ(pid)
 
     def _limits(self, pid: int) -> None:
-        self.core_limit = proc.core_limit(pid)[0]
+        # Anybody may read these; prlimit(2) takes the same user or CAP_SYS_RESOURCE, which root in a container lacks.
+        with open(f"/proc/{pid}/limits", encoding="utf-8") as file:
+            self.soft = soft_limits(file.read())
+        self.core_limit = self.soft.get("Max core file size")
 
     def _descriptors(self, pid: int) -> None:
-        soft = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
-        self.descriptors = (len(proc.descriptors(pid)), soft)
+        soft = self.soft.get("Max open files", -1)
+        if soft >= 0:
+            self.descriptors = (len(proc.descriptors(pid)), soft)
 
 
 def _process(

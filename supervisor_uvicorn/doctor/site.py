@@ -82,7 +82,7 @@ class Running:
     board_stale: bool = False
     nodelay: Mapping[str, bool] = field(default_factory=dict)  # group -> TCP_NODELAY is set on its socket
     processes: tuple[Process, ...] = ()
-    lacks: tuple[str, ...] = ()  # what doctor itself could not see here
+    sockets: tuple[str, ...] = ()  # of /dev/stdout and /dev/stderr, those that are a socket in supervisord
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import interpreter
+from harness import interpreter, users
 from harness.configurations import ALL, CONF
 from harness.supervisord import PLUGIN, SERVE, Program, Supervisord
 from harness.waiting import wait_for
@@ -164,6 +164,41 @@ def test_scripts_that_become_uvicorn_and_the_listener() -> None:
         site.wait_running()
         expected = {"no-graceful-limit", "limit-concurrency-small"}
         wait_for(lambda: names(doctor("-c", str(site.conf_path))[1]) == expected, 30, "what the kernel shows", 0.5)
+
+
+@pytest.mark.skipif(not users.is_root() or users.way_prefix() is None, reason="takes root, and a way for other users")
+def test_listeners_with_less_rights_than_they_need() -> None:
+    web = Program(
+        numprocs=2,
+        socket="unix",
+        uvicorn=LIMIT,
+        environment={"PYTHONFAULTHANDLER": "1"},
+        command="sh -c 'ulimit -c unlimited; exec {uvicorn}'",
+        extra="user=nobody\nautorestart=true\nkillasgroup=true\nsocket_mode=0777",
+    )
+    few = "setpriv --bounding-set=-sys_ptrace,-setuid --inh-caps=-sys_ptrace,-setuid {listen}"
+    second = Supervisord.listener_section("second", "", Path("/dev/null"), command=few).replace("-10", "-11")
+    with Supervisord(
+        web,
+        sections=PLUGIN + second,
+        listener_extra="user=daemon",
+        server_extra="chmod=0777",
+        command_prefix=users.way_prefix() or [],
+    ) as site:
+        site.wait_running()
+        expected = {
+            "rpc-socket-open",
+            "two-listeners",
+            "listener-other-user",
+            "root-without-capabilities",
+            "core-limit",
+        }
+        lost = {"listener-stderr-lost"}  # the second one's, on purpose
+        wait_for(lambda: expected <= names(doctor("-s", site.server_url)[1]), 30, "the rights", 0.5)
+        found = {one["name"]: one for one in doctor("-s", site.server_url)[1]}
+        assert set(found) == expected | lost
+        assert "core limit unlimited" in found["core-limit"]["found"]
+        assert found["root-without-capabilities"]["found"].startswith("second:second is uid 0 gid 0, web:web-")
 
 
 def test_without_the_file_supervisord_itself_is_asked() -> None:

@@ -14,7 +14,7 @@ from supervisor_uvicorn.doctor import conf, interpreters
 from supervisor_uvicorn.doctor.catalogue import examine
 from supervisor_uvicorn.doctor.command import understood
 from supervisor_uvicorn.doctor.machine import hides
-from supervisor_uvicorn.doctor.running import Daemon
+from supervisor_uvicorn.doctor.running import Daemon, soft_limits
 from supervisor_uvicorn.doctor.site import Interpreter, Machine, Process, Running, Site
 from supervisor_uvicorn.model import State
 
@@ -105,6 +105,13 @@ def test_the_kernel_knows_whether_a_worker_catches_abort() -> None:
     assert seen(running(), without) == []  # the container's image sets it, or the application does
     assert seen(running(change(WORKER, catches_abort=False))) == ["faulthandler-off"]
     assert seen(running(change(WORKER, catches_abort=None)), without) == ["faulthandler-off"]
+
+
+def test_a_journal_cannot_be_opened_by_its_name() -> None:
+    to_stdout = CLEAN_PROGRAM + "stdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\n"
+    assert seen(running(sockets=("/dev/stdout",)), to_stdout) == ["log-to-socket"]
+    assert seen(running(sockets=("/dev/stderr",)), to_stdout) == []
+    assert seen(running(sockets=("/dev/stdout",))) == []
 
 
 def test_tcp_nodelay_as_it_is_set() -> None:
@@ -235,6 +242,11 @@ def test_includes_expansions_and_lines(tmp_path: Path) -> None:
     value = read.sections[-1].values["command"]
     assert value.text.splitlines()[0] == f"{tmp_path}/conf.d/1/2/x"
     assert (value.file, value.line) == (str(tmp_path / "conf.d" / "web.conf"), 4)
+
+
+def test_limits() -> None:
+    text = "Limit  Soft  Hard  Units\nMax core file size  unlimited  0  bytes\nMax open files      1024  4096  files\n"
+    assert soft_limits(text) == {"Max core file size": -1, "Max open files": 1024}
 
 
 def test_mounts() -> None:
