@@ -94,7 +94,7 @@ def main(argv: Sequence[str], add_supervisord: Callable[[argparse.ArgumentParser
             parser = _Parser(
                 prog="supervisor-uvicorn healthcheck",
                 description="Are enough workers healthy? Exit code 0 or 1 and one line, from the listener's board where"
-                " it is fresh, else from a look of its own, as check takes it. -s spares it reading a configuration.",
+                " it is fresh, else from a look of its own, as check takes it.",
                 allow_abbrev=False,
             )
             add_arguments(parser)
@@ -201,17 +201,24 @@ def _board(args: argparse.Namespace, env: Mapping[str, str]) -> Note | None:
 
 
 def _known_server(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """URL, user and password where no configuration has to be read for them (find_supervisord.py, ``rpc_from``)."""
-    if args.configuration:
-        return None
-    if args.serverurl:
-        return args.serverurl, args.username or "", args.password or ""
+    """URL, user and password as ``rpc_from`` (find_supervisord.py) has them. None: it takes supervisor's own parser."""
+    given = args.username or "", args.password or ""
+    if args.serverurl and not args.configuration:
+        return (args.serverurl, *given)
     url = env.get("SUPERVISOR_SERVER_URL", "")
-    if not url:
+    if url and not args.configuration:
+        return (
+            (url, *given)
+            if any(given)
+            else (url, env.get("SUPERVISOR_USERNAME", ""), env.get("SUPERVISOR_PASSWORD", ""))
+        )
+    from supervisor_uvicorn.supervisord.quick_conf import search_path, server_in
+
+    path = args.configuration or next(filter(os.path.exists, search_path()), None)
+    found = server_in(path, env) if path else None
+    if found is None:
         return None
-    if args.username or args.password:
-        return url, args.username or "", args.password or ""
-    return url, env.get("SUPERVISOR_USERNAME", ""), env.get("SUPERVISOR_PASSWORD", "")
+    return args.serverurl or found[0], given[0] or found[1], given[1] or found[2]
 
 
 def _look(args: argparse.Namespace) -> Mapping[str, Any]:

@@ -53,15 +53,17 @@ def shared() -> Iterator[Supervisord]:
         yield site
 
 
-def test_from_the_board_it_takes_150_ms_and_20_mb(shared: Supervisord, figures: Callable[..., None]) -> None:
+@pytest.mark.parametrize("way", ["-s", "-c"])
+def test_from_the_board_it_takes_150_ms_and_20_mb(shared: Supervisord, figures: Callable[..., None], way: str) -> None:
+    find = [way, shared.server_url if way == "-s" else str(shared.conf_path)]
     walls_s = []
     for _ in range(20):
         began = time.perf_counter()
-        done = healthcheck(shared)
+        done = healthcheck(shared, *find, find=False)
         walls_s.append(time.perf_counter() - began)
         assert done.returncode == 0
         assert "the listener's board" in done.stdout
-    words = [interpreter.python(), "-c", _PEAK, "healthcheck", "-s", shared.server_url]
+    words = [interpreter.python(), "-c", _PEAK, "healthcheck", *find]
     peak = subprocess.run(words, env=shared.environment, capture_output=True, text=True, timeout=60)
     assert peak.returncode == 0
     peak_bytes = int(peak.stderr) * 1024
