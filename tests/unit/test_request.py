@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from supervisor_uvicorn.supervisord import request
@@ -55,11 +55,13 @@ def outcome(data: str) -> Request | BadRequest:
         return error
 
 
+@settings(deadline=None)
 @given(REQUESTS)
 def test_what_is_sent_is_what_is_read(asked: Request) -> None:
     assert parse(asked.text()) == asked
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("[" * 5000)
 @example('{"id": "a", "verb": ' + "[" * 5000)
@@ -71,11 +73,13 @@ def test_any_text(data: str) -> None:
     only_a_request_or_a_refusal(data)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(GOOD)), ANY))
 def test_any_values(changed: dict[str, Any]) -> None:
     only_a_request_or_a_refusal(json.dumps({**GOOD, **changed}))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*GOOD, "more"]), ANY))
 def test_any_object(found: dict[str, Any]) -> None:
     only_a_request_or_a_refusal(json.dumps(found))

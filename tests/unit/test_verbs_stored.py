@@ -97,7 +97,7 @@ def shown_or_refused(board: str, history: str) -> None:
 
 @pytest.mark.parametrize("path", paths(full()), ids=str)
 @example(value="\x1b[2J\n")
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(value=ANY)
 def test_any_value_anywhere_on_the_page(path: tuple[Any, ...], value: Any) -> None:
     shown_or_refused(json.dumps(put(full(), path, value)), "")
@@ -105,12 +105,13 @@ def test_any_value_anywhere_on_the_page(path: tuple[Any, ...], value: Any) -> No
 
 @pytest.mark.parametrize("path", paths(cell()), ids=str)
 @example(value="\x1b[2J\n")
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(value=ANY)
 def test_any_value_anywhere_in_the_history(path: tuple[Any, ...], value: Any) -> None:
     shown_or_refused(json.dumps(full()), json.dumps(put(cell(), path, value)))
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("[" * 5000)
 @example('{"version": 1, "x": ' + "[" * 900 + "]" * 900 + "}")
