@@ -78,6 +78,11 @@ def directory_of(pid: int) -> str:
         return ""
 
 
+def holder_lines(holder: Sequence[frames.Frame], directory: str = "") -> tuple[str, ...]:
+    """The stack of the thread that holds the interpreter's lock: shorter, it stands beside another one."""
+    return frames.lines(holder, directory, limit=_GIL_LINES, limit_bytes=_GIL_BYTES)
+
+
 def _look(
     worker: WorkerId,
     socket: Address | None,
@@ -113,7 +118,7 @@ def _look(
         worker,
         source=PY_SPY if dumped.main else KERNEL,
         stack=frames.lines(dumped.main, directory),
-        gil=frames.lines(dumped.holder, directory, limit=_GIL_LINES, limit_bytes=_GIL_BYTES),
+        gil=holder_lines(dumped.holder, directory),
         state=found.state,
         wchan=found.wchan,
         syscall=call,

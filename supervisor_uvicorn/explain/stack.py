@@ -43,11 +43,12 @@ _DENIED = ("permission denied", "operation not permitted")
 @dataclass(frozen=True)
 class Dump:
     """``main``: the main thread's frames, the innermost first. ``holder``: those of another thread, where that one
-    holds the interpreter's lock. ``why``: why there is nothing, else ""."""
+    holds the interpreter's lock. ``why``: why there is nothing, else ""; ``again``: it may go better the next time."""
 
     main: tuple[Frame, ...] = ()
     holder: tuple[Frame, ...] = ()
     why: str = ""
+    again: bool = False
 
 
 def program() -> str | None:
@@ -80,7 +81,7 @@ def dump(
             if not answer.why:
                 return answer
             why = answer.why
-            if why == NOT_PERMITTED:
+            if not answer.again:
                 break
     return Dump(why=why)
 
@@ -123,7 +124,8 @@ def _once(
         finally:
             _end(process)
         if process.returncode != 0:
-            return Dump(why=_words(os.pread(err, 64 * 1024, 0).decode("utf-8", "replace"), process.returncode))
+            why = _words(os.pread(err, 64 * 1024, 0).decode("utf-8", "replace"), process.returncode)
+            return Dump(why=why, again=why != NOT_PERMITTED)
         answer = os.pread(out, _MAX_ANSWER_BYTES + 1, 0)
     if not _same(worker):
         return Dump(why="it ended while py-spy looked")

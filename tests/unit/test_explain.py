@@ -111,7 +111,7 @@ def test_an_explanation_stays_small_whatever_the_worker_calls_its_functions(
         ME,
         PY_SPY,
         frames.lines(main),
-        frames.lines(holder, limit=look._GIL_LINES, limit_bytes=look._GIL_BYTES),
+        look.holder_lines(holder),
         "S",
         "w" * 64,
         f"recvfrom, descriptor 1048576: {frames.within(link, 120)}",
@@ -120,6 +120,7 @@ def test_an_explanation_stays_small_whatever_the_worker_calls_its_functions(
         1.999,
     )
     assert len(json.dumps(list(explanation.stack))) <= frames.MAX_BYTES
+    assert len(json.dumps(list(explanation.gil))) <= 1000
     assert len(json.dumps(explanation.as_object())) <= 6 * 1024
     text = explanation.words()
     assert all(character.isprintable() or character == "\n" for character in text)
@@ -289,13 +290,18 @@ def dumped(path: str, worker: WorkerId, within_s: float = 20.0, pause: bool = Fa
         ("exit 3", "py-spy failed (exit code 3)"),
         ("kill -9 $$", "py-spy failed (exit code -9)"),
         ("echo garbage", "py-spy's answer cannot be read"),
-        ("head -c 3000000 /dev/zero; sleep 3600", "py-spy's answer is larger than 2097152 bytes"),
+        ("head -c 3000000 /dev/zero; exec sleep 3600", "py-spy's answer is larger than 2097152 bytes"),
     ],
 )  # fmt: skip
-def test_each_failure_of_it_is_a_reason(fake: Callable[[str], str], sleeper: WorkerId, script: str, why: str) -> None:
+def test_each_failure_of_it_is_a_reason(
+    fake: Callable[[str], str], sleeper: WorkerId, tmp_path: Path, script: str, why: str
+) -> None:
     found = dumped(fake(script), sleeper)
     assert found.main == ()
     assert found.why.startswith(why)
+    assert not processes.alive(int((tmp_path / "pid").read_text()))
+    tries = len((tmp_path / "arguments").read_text().splitlines())
+    assert tries == (3 if why.startswith("py-spy failed") else 1), "only what may go better is tried again"
 
 
 def test_one_that_hangs_is_killed_at_the_deadline(
@@ -318,6 +324,12 @@ def test_closing_the_steps_ends_it(fake: Callable[[str], str], sleeper: WorkerId
     steps.close()
     assert processes.state(int((tmp_path / "pid").read_text())) == ""
     assert processes.descriptors(os.getpid()) == descriptors
+
+
+def test_one_that_ends_while_it_is_read(fake: Callable[[str], str], sleeper: WorkerId) -> None:
+    answer = json.dumps([thread(sleeper.pid, "MainThread", "a")])
+    gone = replace(sleeper, born=sleeper.born - 1)  # somebody else has its pid by now
+    assert dumped(fake(f"echo '{answer}'"), gone) == stack.Dump(why="it ended while py-spy looked")
 
 
 def test_a_torn_stack_is_read_again_and_without_a_pause(
