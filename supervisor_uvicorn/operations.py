@@ -15,14 +15,10 @@ from .ledger import Ledger, Note, Paused, Program, Resumed, RollBegan
 from .model import Member, State
 from .names import NoSuchName, chosen, means
 from .settings import Settings
-from .supervisord.request import Request
+from .supervisord.request import MOST_AGE_S, Request
 from .verdict import Past
 
 MOST_WORDS = 4096  # of an answer: they all stand on one board
-FRESH_S = 10.0
-"""Whoever asks waits so long for an answer (verbs/asking.py ``PATIENCE_S``); after that he has been told that nothing
-will be done."""
-
 Pauses = Mapping[str, float | None]
 """NAME (``all``, ``web``, ``web:web-0``) -> monotonic, until when; None: until ``resume``."""
 
@@ -94,7 +90,7 @@ def carry_out(
     shutting_down: bool = False,
 ) -> Carried:
     """``now`` is monotonic; ``members`` are the roster; ``settings`` gives a group's; the request is ``age_s`` old."""
-    if not -FRESH_S <= age_s <= FRESH_S:  # it lay in supervisord while no listener read it; or a clock was set
+    if not -MOST_AGE_S <= age_s <= MOST_AGE_S:  # it lay in supervisord while no listener read it; or a clock was set
         why = f"asked {age_s:.0f} s ago, and whoever asked has given up by now: ask again"
         return Carried(ledger, pauses, Reply(request.ident, request.verb, False, why))
     case = _Case(request, ledger, dict(pauses), members, now, settings, shutting_down)

@@ -8,9 +8,9 @@ from unit.rolls import asked, refused, rolled, stages
 
 from supervisor_uvicorn.ledger import GaveBack, Reason, Replaced, RollBegan, RollEnded
 from supervisor_uvicorn.model import State, WorkerId
-from supervisor_uvicorn.operations import FRESH_S
 from supervisor_uvicorn.rollout import YOUNG_S, RollState, Stage
 from supervisor_uvicorn.settings import Settings
+from supervisor_uvicorn.supervisord.request import MOST_AGE_S
 
 PATH = Settings(path="/healthz")
 
@@ -426,7 +426,7 @@ def test_who_asked_for_the_roll_before_still_finds_it() -> None:
 
 def test_a_request_that_lay_somewhere_is_refused() -> None:
     world = World(2)
-    reply = world.ask("restart", "web", age_s=FRESH_S + 1)
+    reply = world.ask("restart", "web", age_s=MOST_AGE_S + 1)
     assert not reply.accepted
     assert "ask again" in reply.detail
     assert world.program.roll is None
