@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from harness import processes
 from harness.waiting import wait_for
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from supervisor_uvicorn.explain import (
@@ -103,7 +103,11 @@ _ANY = st.text(max_size=400)
 _FRAMES = st.lists(st.builds(Frame, _ANY, _ANY, st.integers(0, 10**6)), max_size=120)
 
 
+_WORST = [Frame("\U00010400" * 400, "\U00010400" * 400, 10**6)] * 120  # twelve bytes of JSON for each character
+
+
 @given(_FRAMES, _FRAMES, _ANY)
+@example(_WORST, _WORST, "\U00010400" * 400)
 def test_an_explanation_stays_small_whatever_the_worker_calls_its_functions(
     main: list[Frame], holder: list[Frame], link: str
 ) -> None:
