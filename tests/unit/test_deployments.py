@@ -64,6 +64,11 @@ def test_uvicorn_ends_by_itself_before_supervisord_kills_it(directory: Path) -> 
     assert conf(directory)["unix_http_server"]["file"] == "/run/supervisor.sock"
 
 
+def test_an_application_that_fails_slowly_still_becomes_fatal() -> None:
+    """supervisord counts only what fails within startsecs; its default is 1 (docs/containers.rst, --exit-on)."""
+    assert float(conf(CONTAINER)["fcgi-program:web"]["startsecs"]) >= 5
+
+
 # -- Dockerfile
 
 
