@@ -314,6 +314,6 @@ def _of_group(group: str) -> str:
 
 
 def _default(entry: Entry) -> str:
-    if entry.default == "none":
+    if not entry.is_set:
         return f";{entry.key}={entry.example}".ljust(45) + f" ; not set by default; {entry.kind.unit}"
     return f";{entry.key}={entry.default}".ljust(45) + f" ; {entry.kind.unit}"

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import memory
+from .exit_on import Beyond, leave
 from .intentions import Intentions
 from .kernel import proc
 from .kernel.errors import KernelError
@@ -33,7 +34,7 @@ from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
 from .ledger import Ledger, Outcome, RollEnded
 from .model import Member, State
-from .operations import Reply
+from .operations import Reply, paused_now
 from .probe.pins import Pins
 from .reconcile import adopt
 from .remedies import Remedies, groups_of
@@ -61,6 +62,7 @@ EVENTS_S = 5.0  # without an event, until it is asked whether one should have co
 PROBE_THREADS = 32
 REQUESTS_MOST = 1000  # of one look; nobody types more
 COMING_BACK = (State.RUNNING, State.STARTING, State.BACKOFF, State.EXITED)
+LEAVE_AGAIN_S = 10.0  # where supervisord did not take it
 HOLD_AGAIN_S = 5.0  # a sixth of helpers.py HOLD_S
 REPORT_S = 5.0  # a board that is older than three of these is stale
 
@@ -247,6 +249,8 @@ class Listener:
         snapshot = self._first_snapshot()
         ours = self._take_over(watch, snapshot, earlier_memory, earlier_history)
         reported = _Reported()
+        beyond = Beyond()
+        left_at = -LEAVE_AGAIN_S
         next_at = looked_at = held_at = self._clock()
         due_s = half_s = self._settings.pulse_s / 2  # being late by less is no gap in our clock
         while True:
@@ -286,6 +290,20 @@ class Listener:
             looked_at, due_s = now, watch.next_in_s(now)
             next_at = now + due_s
             self._report(watch, snapshot, now, reported)
+            beyond, why = self._cannot_serve(beyond, watch, snapshot, now)
+            if why and now - left_at >= LEAVE_AGAIN_S:
+                left_at = now
+                self._remedies.leave(why)
+
+    def _cannot_serve(self, before: Beyond, watch: Watch, snapshot: Snapshot, now: float) -> tuple[Beyond, str]:
+        def exit_on(group: str) -> str:
+            settings = self._settings.of(group)
+            return "none" if settings.dry_run else settings.exit_on
+
+        members, programs = snapshot.members, watch.ledger.programs
+        paused = paused_now(watch.pauses, members, now)
+        stopping = snapshot.shutting_down
+        return leave(before, members, snapshot.at, programs, exit_on, paused=paused, shutting_down=stopping)
 
     def _take_over(self, watch: Watch, snapshot: Snapshot, earlier_memory: str, earlier_history: str) -> frozenset[str]:
         """Go on where an earlier listener of this supervisord has ended; the names that are ours."""

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Callable, Mapping
 
 from . import remedy
+from .exit_on import EXIT_CODE
 from .helpers import HOLD_S
 from .intentions import Intention, Intentions
 from .ledger import Ours, Outcome, Reason, Remedy, Restart, Start
@@ -18,7 +19,7 @@ from .report import events
 from .settings import ListenSettings, Settings
 from .supervisord.board import Board
 from .supervisord.calls import Supervisord
-from .supervisord.rpc import Rpc, RpcError
+from .supervisord.rpc import SHUTDOWN_STATE, Fault, Rpc, RpcError
 from .watch import Snapshot
 
 
@@ -68,6 +69,10 @@ class Remedies:
     def hold(self, group: str) -> None:
         """What we took down in ``group`` is on its way back: keep its socket open for another while."""
         self._orders.put(lambda tools: _hold(group, tools))
+
+    def leave(self, why: str) -> None:
+        """Shut supervisord down: a program can no longer serve, and somebody else is to see it (``exit_on``)."""
+        self._orders.put(lambda tools: _leave(why, tools))
 
     def run(self, rpc: Rpc) -> None:
         """The thread: all remedies, a step of each at a time; between steps it waits for the next order."""
@@ -139,6 +144,20 @@ class Remedies:
 def groups_of(ours: Mapping[str, object] | frozenset[str]) -> frozenset[str]:
     """The groups of names."""
     return frozenset(name.partition(":")[0] for name in ours)
+
+
+def _leave(why: str, tools: remedy.Tools) -> None:
+    assert tools.board is not None  # run() gives one, whether or not supervisord has the plugin
+    tools.tell(events.Leaving("", f"supervisord is shut down: {why}", reason="exit_on"))
+    try:
+        if not tools.board.leave(EXIT_CODE):
+            lost = "its exit code will be 0: there is no [rpcinterface:uvicorn], or an older one"
+            tools.tell(events.Error("", lost, reason="exit_on"))
+    except Fault as fault:
+        if fault.code != SHUTDOWN_STATE:  # somebody else was quicker
+            tools.tell(events.Error("", f"supervisord could not be shut down: {fault}", reason="exit_on"))
+    except RpcError as error:
+        tools.tell(events.Error("", f"supervisord could not be shut down: {error}", reason="exit_on"))
 
 
 def _hold(group: str, tools: remedy.Tools) -> None:

@@ -58,6 +58,7 @@ class Settings:
     abort_wait_s: float = 2.0
     drain_timeout_s: float | None = None  # None: the program's own stopwaitsecs
     dry_run: bool = False
+    exit_on: str = "none"  # or "fatal", "suspended": exit_on.py
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,16 @@ class Entry:
     @property
     def default(self) -> str:
         """The default as a user would write it; "none" for nothing at all."""
-        return self.kind.write(getattr(Settings() if self.scope == "program" else ListenSettings(), self.field))
+        return self.kind.write(self._value)
+
+    @property
+    def is_set(self) -> bool:
+        """Is there a value where nobody writes one?"""
+        return self._value not in (None, ())
+
+    @property
+    def _value(self) -> object:
+        return getattr(Settings() if self.scope == "program" else ListenSettings(), self.field)
 
 
 ENTRIES: tuple[Entry, ...] = (
@@ -260,6 +270,15 @@ ENTRIES: tuple[Entry, ...] = (
         "Watch, decide and log would-restart, but touch nothing.",
         "Envoy's enforcing_* 0 %",
         "true",
+    ),
+    Entry(
+        "exit_on",
+        "exit_on",
+        kinds.choice("none", "fatal", "suspended"),
+        "For a container: shut supervisord down, with exit code 69 where [rpcinterface:uvicorn] is there. fatal: when "
+        "every worker of a program is FATAL. suspended: also when its budget is spent and none of its workers serves.",
+        "supervisord itself ends with 0 whatever became of its programs (Supervisor/supervisor#733, #775, #712)",
+        "fatal",
     ),
 )
 

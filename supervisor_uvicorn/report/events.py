@@ -281,6 +281,13 @@ class TicksAlone(Told):
     level = "WARN"
 
 
+class Leaving(Told):
+    """supervisord is shut down by us (``exit_on``): a program can no longer serve."""
+
+    kind = "exit"
+    level = "ERROR"
+
+
 class Standby(Told):
     """Another listener acts for this supervisord; or it has ended, and we act."""
 

@@ -36,6 +36,7 @@ KEPT = frozenset(
         "started",
         "released",
         "roll",
+        "exit",
         "helpers",
         "takeover",
     }
