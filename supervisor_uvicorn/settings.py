@@ -104,7 +104,7 @@ class Entry:
     @property
     def is_set(self) -> bool:
         """Is there a value where nobody writes one?"""
-        return self._value not in (None, ())
+        return self.default != "none" or self._value not in (None, ())
 
     @property
     def _value(self) -> object:
