@@ -98,6 +98,7 @@ def _look(
     # First of all, the kernel: a py-spy that stops the process changes what it shows.
     found = where(pid)
     before = facts.counters(pid, started)
+    catches = _catches_abort(pid)  # asked now: a zombie catches nothing
     directory = directory_of(pid)
     yield 0.0
     spy_deadline = deadline - _REST_S
@@ -110,7 +111,7 @@ def _look(
         yield min(left_s, 0.05)
     used = yield from facts.gather(pid, before, now(), socket, inodes)
     why_not = [dumped.why] if dumped.why else []
-    if dumped.why and may_pause and not _catches_abort(pid):
+    if dumped.why and may_pause and not catches:
         why_not.append(FAULTHANDLER_OFF)
     if found.refused:
         why_not.append(found.refused)

@@ -21,7 +21,8 @@ from played_listener import CTL, PLUGIN
 from test_explain import drive
 from verbs_desk import page, program, worker
 
-from supervisor_uvicorn.explain import PY_SPY, Explanation, before_the_end, now, stack
+from supervisor_uvicorn.explain import FAULTHANDLER, PY_SPY, Explanation, Trail, before_the_end, now, stack
+from supervisor_uvicorn.explain.trail import FAULTHANDLER_OFF
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.model import Address, WorkerId
 from supervisor_uvicorn.supervisord.board import Board
@@ -192,6 +193,32 @@ def test_root_without_ptrace_looks_as_the_workers_own_user() -> None:
         assert told["facts"]["rss_bytes"] > 0
 
 
+# -- the log
+
+
+def test_the_traceback_is_found_in_the_log_that_supervisord_writes() -> None:
+    """``redirect_stderr``: it comes through supervisord into the log of stdout, between other lines."""
+    workers = Program(
+        numprocs=1, environment={"PYTHONFAULTHANDLER": "1"}, extra="redirect_stderr=true\nautorestart=false"
+    )
+    with Supervisord(workers, listen=None) as site:
+        site.wait_running()
+        (pid,) = site.pids().values()
+        wait_for(lambda: processes.serving(pid), 60, "serving")
+        site.fault(STUCK, "/hang/lock")
+        wait_for(lambda: _does_not_tick(pid), 60, "it hangs")
+        info = site.rpc.getProcessInfo(STUCK)
+        assert info["stderr_logfile"] == ""
+        before = Explanation(WorkerId(STUCK, pid, proc.born(pid)))
+        trail = Trail(info["stderr_logfile"], info["stdout_logfile"])
+        proc.set_core_limit(pid, 1)
+        site.rpc.signalProcess(STUCK, "ABRT")
+        wait_for(lambda: not processes.alive(pid), 30, "its end", every_s=0.01)
+        found, _ = drive(trail.read(before, deadline=time.monotonic() + 30, now=time.monotonic))
+        assert found.source == FAULTHANDLER
+        assert found.stack[0].startswith("_deadlock (")
+
+
 # -- processes that are hard to look at
 
 
@@ -297,7 +324,8 @@ time.sleep(3600)
 
 
 def test_one_that_ends_in_the_middle() -> None:
-    with process("import time; print(flush=True); time.sleep(3600)") as worker:
+    code = "import faulthandler, time; faulthandler.enable(); print(flush=True); time.sleep(3600)"
+    with process(code) as worker:
         steps = before_the_end(worker, socket=None, deadline=time.monotonic() + 2)
         next(steps)
         os.kill(worker.pid, signal.SIGKILL)
@@ -305,6 +333,7 @@ def test_one_that_ends_in_the_middle() -> None:
         explanation, _ = drive(steps)
         assert explanation.stack == ()
         assert explanation.why_not, "and why there is no stack"
+        assert FAULTHANDLER_OFF not in explanation.why_not, "a zombie catches nothing"
 
 
 @needs_py_spy
