@@ -8,6 +8,8 @@ which it wants to go on. What it returns is told to the policy as an :class:`Out
                      stopped one; abort_wait later KILL. KILL at once elsewhere
     drain (failing)  TERM; drain_timeout later KILL
 
+Before a silent worker is aborted it is looked at once more, from outside, to say where it is stuck (explain/).
+
 Just before each signal supervisord is asked, on the same connection, whether that pid still is that name and RUNNING,
 and the kernel whether it still is that process. Where our rpcinterface is there, supervisord compares once more as it
 sends; and it keeps the shared socket open from before the first signal until the name is no longer ours (listen.py
@@ -21,6 +23,8 @@ import signal
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from .explain import Explanation, Trail, before_the_end, directory_of
+from .explain.look import LONGEST_S
 from .helpers import (
     HOLD_S,
     STEP_S,
@@ -44,6 +48,7 @@ from .report import events
 from .report.evidence import evidence
 from .settings import Settings
 from .supervisord.board import DIFFERS, MAX_HOLD_S
+from .supervisord.calls import ProcessInfo
 from .supervisord.rpc import ALREADY_STARTED, BAD_NAME, NOT_RUNNING, SHUTDOWN_STATE, Fault, RpcError
 
 GONE_AFTER_KILL_S = 5.0
@@ -53,6 +58,9 @@ ASK_AGAIN_S = 1.0
 ASK_AGAIN_FOR_S = 60.0
 """So long is a supervisord that does not answer asked again before a worker that we have told to end is left as it
 is."""
+
+READ_BACK_S = 1.0
+"""So long is the traceback of an aborted worker waited for; supervisord writes it into the log within 0.1 s."""
 
 LONGEST_STEP_S = 1.0  # a longer one was our own pause, and no time that the worker had
 
@@ -65,8 +73,16 @@ class _Doubt(Exception):  # noqa: N818 - a way out, not an error
 
 def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, *, finish: bool = False) -> Steps:
     """The steps of one remedy. ``finish``: an earlier listener has sent its first signal already."""
-    worker = order.worker
     sent = _Sent(finish)
+    try:
+        return (yield from _carry_out(order, member, settings, tools, sent, finish))
+    finally:
+        if sent.trail is not None:
+            sent.trail.close()
+
+
+def _carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, sent: _Sent, finish: bool) -> Steps:
+    worker = order.worker
     helpers: dict[int, int] = {}
     inode: int | None = None
     try:
@@ -75,6 +91,8 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
             _not_traced(worker)
         sent.socket_held = _hold_the_socket(order, member, settings, tools)
         if not finish:
+            if order.remedy is Remedy.ABORT:
+                sent.explanation = yield from _explain(worker, member, tools)
             freeze = (lambda: _freeze(worker, sent, tools)) if order.remedy is Remedy.ABORT else None
             if not sent.socket_held:
                 yield from free_the_socket(order, member, tools, freeze)
@@ -99,6 +117,8 @@ def carry_out(order: Restart, member: Member, settings: Settings, tools: Tools, 
         return Outcome(worker, Result.IN_DOUBT, "in_doubt", str(doubt))
     if is_there(worker):
         return _stuck(worker, tools)
+    if sent.trail is not None and sent.explanation is not None:
+        yield from _read_back(worker, sent.explanation, sent, tools)
     helpers.update(helpers_left_by(worker))
     if inode is not None:
         yield from end_those_at(inode, helpers, worker, tools)
@@ -144,7 +164,15 @@ class _Sent:
     thaw: bool = False  # it was not stopped before
     frozen: bool = False  # it was stopped, so that it starts no more helpers; no handler of its may run any more
     socket_held: bool = False  # by supervisord, for us
-    start: int = 0  # supervisord's own start time of it, as last asked
+    info: ProcessInfo | None = None  # as last asked
+    explanation: Explanation | None = None  # where it was stuck, as far as it is known
+    trail: Trail | None = None  # its log, from ABRT on
+    directory: str = ""  # its working directory while it lived
+
+    @property
+    def start(self) -> int:
+        """supervisord's own start time of it."""
+        return self.info.start if self.info else 0
 
 
 def _hold_the_socket(order: Restart, member: Member, settings: Settings, tools: Tools) -> bool:
@@ -166,7 +194,7 @@ def _limit_s(order: Restart, member: Member, settings: Settings) -> float:
 
 
 def _freeze(worker: WorkerId, sent: _Sent, tools: Tools) -> None:
-    sent.start = _still_the_one(worker, tools)
+    sent.info = _still_the_one(worker, tools)
     sent.thaw = _status(worker).state != "T"  # who stopped it before may let it go on
     _signal_again(worker, "STOP", tools, sent)
     sent.frozen = True
@@ -186,6 +214,8 @@ def _abort(
         status = _status(worker)
         if sent.frozen or not status.catches(signal.SIGABRT) or not _without_core(worker):
             return
+        info = sent.info or _still_the_one(worker, tools)
+        sent.trail, sent.directory = Trail(info.stderr_logfile, info.stdout_logfile), directory_of(worker.pid)
         _signal(order, "ABRT", tools, sent)
         if status.state == "T":  # a stopped process acts on ABRT only once it goes on
             _signal_again(worker, "CONT", tools, sent)
@@ -222,11 +252,12 @@ def _kill(order: Restart, member: Member, tools: Tools, sent: _Sent) -> Generato
 def _signal(order: Restart, name: str, tools: Tools, sent: _Sent) -> None:
     """Ask whether it still is the one, and send, back to back on one connection."""
     worker = order.worker
-    sent.start = _still_the_one(worker, tools)
+    sent.info = _still_the_one(worker, tools)
     if not sent.any:
         verdict = order.seen.verdict.value if order.seen else Verdict.UNKNOWN.value
         seen = evidence(order.seen, tools.now()) if order.seen else {}
-        tools.tell(events.Restarting(worker, order.reason.value, order.detail, order.remedy.value, verdict, seen))
+        why, kind = order.reason.value, order.remedy.value
+        tools.tell(events.Restarting(worker, why, order.detail, kind, verdict, seen, sent.explanation))
     _signal_again(worker, name, tools, sent)
     sent.any = True
 
@@ -256,11 +287,34 @@ def _gone_within(worker: WorkerId, limit_s: float, tools: Tools) -> Generator[fl
         before = now
 
 
+# -- where it was stuck ----------------------------------------------------------------------------------------------
+
+
+def _explain(worker: WorkerId, member: Member, tools: Tools) -> Generator[float, None, Explanation | None]:
+    """Where it is stuck, before it is ended: 0.1 s, at most 2 s (explain/look.py)."""
+    try:
+        socket, deadline = member.socket, tools.now() + LONGEST_S
+        return (yield from before_the_end(worker, socket=socket, deadline=deadline, now=tools.now))
+    except Exception as error:  # noqa: BLE001 - it is said; and whatever it is, it must not keep a sick worker alive
+        what = f"could not be explained: {type(error).__name__}: {error}"
+        tools.tell(events.Error(worker.name, what, reason="explain", worker=worker))
+        return None
+
+
+def _read_back(worker: WorkerId, known: Explanation, sent: _Sent, tools: Tools) -> Generator[float, None, None]:
+    """What it has printed when it was aborted, where nobody else has told."""
+    assert sent.trail is not None
+    deadline = tools.now() + READ_BACK_S
+    found = yield from sent.trail.read(known, deadline=deadline, now=tools.now, directory=sent.directory)
+    if found.source != known.source:
+        tools.tell(events.Explained(worker, found))
+
+
 # -- is it the right one? --------------------------------------------------------------------------------------------
 
 
-def _still_the_one(worker: WorkerId, tools: Tools) -> int:
-    """Asked last of all before a signal, on the connection that carries the signal. supervisord's own start of it."""
+def _still_the_one(worker: WorkerId, tools: Tools) -> ProcessInfo:
+    """Asked last of all before a signal, on the connection that carries the signal: as supervisord has it."""
     if not is_there(worker):
         raise Over
     try:
@@ -275,7 +329,7 @@ def _still_the_one(worker: WorkerId, tools: Tools) -> int:
         raise Over
     if info.state is not State.RUNNING:
         raise CalledOff("state", f"supervisord has it {info.state.value} meanwhile")
-    return info.start
+    return info
 
 
 def _status(worker: WorkerId) -> proc.ProcessStatus:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from supervisor_uvicorn.explain import Explanation, headline
 from supervisor_uvicorn.model import Verdict, WorkerId
 
 
@@ -139,10 +140,12 @@ class Restarting(Event):
     remedy: str
     verdict: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    explanation: Explanation | None = None  # where it was stuck
 
     @property
     def message(self) -> str:
-        return f"restarting {_named(self.worker)}, {self.reason}: {self.detail}; {self.remedy}"
+        where = f"; {headline(self.explanation)}" if self.explanation else ""
+        return f"restarting {_named(self.worker)}, {self.reason}: {self.detail}; {self.remedy}{where}"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -153,7 +156,25 @@ class Restarting(Event):
             "remedy": self.remedy,
             "verdict": self.verdict,
             **({"evidence": dict(self.evidence)} if self.evidence else {}),
+            **({"explanation": self.explanation.as_object()} if self.explanation else {}),
         }
+
+
+@dataclass(frozen=True)
+class Explained(Event):
+    """Where a worker was stuck that has been ended, told by the traceback in its own log."""
+
+    kind: ClassVar[str] = "explained"
+    worker: WorkerId
+    explanation: Explanation
+
+    @property
+    def message(self) -> str:
+        return f"{_named(self.worker)} was stuck {headline(self.explanation)} ({self.explanation.source})"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {**_of(self.worker), "explanation": self.explanation.as_object()}
 
 
 @dataclass(frozen=True)

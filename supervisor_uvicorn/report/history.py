@@ -20,7 +20,7 @@ from .events import Event, as_object
 VERSION = 1
 MOST_ENTRIES = 200
 MOST_BYTES = 256 * 1024
-MOST_ENTRY_BYTES = 8 * 1024
+MOST_ENTRY_BYTES = 12 * 1024
 MOST_NAMES = 10_000
 MOST_RESTARTS = 1 << 53  # what every JSON reader can count
 
@@ -37,6 +37,7 @@ KEPT = frozenset(
         "released",
         "roll",
         "exit",
+        "explained",
         "helpers",
         "takeover",
     }
