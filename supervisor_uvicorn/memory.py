@@ -150,7 +150,6 @@ def _roll_entry(roll: Roll) -> dict[str, Any]:
                 "old": None if turn.old is None else [turn.old.pid, turn.old.born],
                 "stage": turn.stage.value,
                 "gone_at": turn.gone_at,
-                "done_at": turn.done_at,
                 "new_pid": turn.new_pid,
                 "detail": turn.detail[:MOST_WORDS],
             }
@@ -281,7 +280,6 @@ class _Reading:
             self._ours_or_none(gone_at),
             _number(entry.get("new_pid"), 0, MOST_PID),
             _words(entry.get("detail")),
-            self._ours_or_none(entry.get("done_at")),
         )
 
     def _past(self, found: Any) -> float:

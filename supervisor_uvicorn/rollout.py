@@ -75,7 +75,9 @@ class Turn:
     gone_at: float | None = None  # monotonic: its process was first seen gone, or its name was told to start
     new_pid: int = 0
     detail: str = ""
-    done_at: float | None = None  # its new process was proven healthy, and we have not ended that one since
+    # Its new process was proven healthy, and we have not ended that one since. Not known to a new listener, which cannot
+    # tell what ended by itself from what `reload` has ended.
+    done_at: float | None = None
 
 
 @dataclass(frozen=True)
