@@ -11,8 +11,8 @@ import datetime
 import fcntl
 import functools
 import os
-import re
 import pty
+import re
 import signal
 import subprocess
 import termios
