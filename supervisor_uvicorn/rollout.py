@@ -75,8 +75,8 @@ class Turn:
     gone_at: float | None = None  # monotonic: its process was first seen gone, or its name was told to start
     new_pid: int = 0
     detail: str = ""
-    # Its new process was proven healthy, and we have not ended that one since. Not known to a new listener, which cannot
-    # tell what ended by itself from what `reload` has ended.
+    # Its new process was proven healthy, and we have not ended that one since. A new listener does not know it, or it
+    # would take what `reload` has ended for what ended by itself.
     done_at: float | None = None
 
 
