@@ -102,7 +102,9 @@ def test_abort_leaves_the_blocked_line_in_the_log_and_no_core(tmp_path: Path) ->
         assert "Fatal Python error: Aborted" in log
         assert "faulty.py" in log
         assert cores(s.site.scratch) == []
-        assert [event.kind for event in s.told] == ["restart"]
+        # Told before by py-spy, where that is installed, or afterwards by the log.
+        assert [event.kind for event in s.told] in (["restart"], ["restart", "explained"])
+        assert "faulty.py" in s.told[-1].message
 
 
 def test_a_stopped_worker_is_aborted_too(tmp_path: Path) -> None:
