@@ -34,7 +34,7 @@ uvicorn restart [--timeout S] NAME ...\t\tReplace workers one by one, each when 
 uvicorn pause [--for S] [NAME ...]\t\tLet the listener watch and report, and restart nobody (S: 90, 90s, 5m, 1h)
 uvicorn resume [NAME ...]\t\t\tLet the listener act again
 uvicorn history [--json] [NAME ...]\t\tWhat was done to which worker, and why
-uvicorn explain [--json] NAME ...		Where a worker is right now: stack, memory; only beside supervisord
+uvicorn explain [--json] NAME ...\t\tWhere a worker is right now: stack, memory; only beside supervisord
 uvicorn check [--json] [--path P] [NAME ...]\tLook at the workers, live; only beside supervisord
 uvicorn VERB --help\t\t\t\tEverything that VERB takes"""
 
