@@ -31,7 +31,8 @@ from supervisor_uvicorn.kernel.errors import KernelError
 from supervisor_uvicorn.model import WorkerId
 
 NOT_INSTALLED = "py-spy is not installed: pip install supervisor-uvicorn[explain]"
-NOT_PERMITTED = "py-spy is not permitted: it needs CAP_SYS_PTRACE, or the worker's own user where kernel.yama.ptrace_scope is 0"
+# With Yama's ptrace_scope above 0 the same user is not enough (the kernel's Documentation/admin-guide/LSM/Yama.rst).
+NOT_PERMITTED = "py-spy is not permitted: it needs CAP_SYS_PTRACE, or the worker's own user and ptrace_scope 0"
 
 _POLL_S = 0.01  # a dump took 8 to 17 ms
 _TRIES = 3  # of a stack that moved while it was read
