@@ -17,6 +17,8 @@ What holds it back:
   300 s away (``backoff``), nobody serves meanwhile, and an orchestrator starts everything anew at once.
 * ``suspended`` is about what we see. A worker that answers wrong does serve (a dependency may be down, and then nothing
   is mended by leaving), and so may one that we cannot see, or that is starting.
+* What the operator does is no failure: where the last workers that were not FATAL were stopped, nothing is done until
+  another one fails.
 * Never while the program, or any worker of it, is paused, while supervisord shuts down or reloads, or in a dry run.
 """
 
@@ -46,6 +48,8 @@ class Beyond:
 
     since: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     roster_at: float = 0.0
+    states: Mapping[str, State] = field(default_factory=dict)  # of all names, in the last roster
+    by_hand: frozenset[str] = frozenset()  # programs in which nobody is left because somebody has stopped the others
 
 
 def leave(
@@ -64,7 +68,7 @@ def leave(
     ``members``, read from supervisord at ``roster_at`` (monotonic), and ``programs`` (of the ledger) are as the policy
     has them; ``exit_on`` gives a group's setting, one of :data:`CHOICES`. ``paused``: names and groups.
 
-    >>> down = [Member("web:web-0", State.FATAL), Member("web:web-1", State.STOPPED)]
+    >>> down = [Member("web:web-0", State.FATAL)]
     >>> beyond, why = leave(Beyond(), down, 100.0, {}, lambda group: "fatal")
     >>> why
     ''
@@ -77,17 +81,35 @@ def leave(
     for member in members:
         groups.setdefault(member.group, []).append(member)
     since: dict[str, tuple[float, str]] = {}
+    by_hand: set[str] = set()
     for group, its in groups.items():
         setting = exit_on(group)
         if setting == NONE or not paused.isdisjoint({group, *(member.name for member in its)}):
             continue
         program = programs.get(group) or Program()
         why = _cannot_serve(its, program, setting)
-        if why:
+        if why and group not in before.since and _by_hand(group, its, before):
+            by_hand.add(group)
+        elif why:
             first_at = before.since[group][0] if group in before.since else roster_at
             since[group] = (max(first_at, _last_start_at(program)), why)
     reasons = [f"{group}: {why}" for group, (first_at, why) in since.items() if roster_at - first_at >= STEADY_S]
-    return Beyond(since, roster_at), "; ".join(reasons)
+    states = {member.name: member.state for member in members}
+    return Beyond(since, roster_at, states, frozenset(by_hand)), "; ".join(reasons)
+
+
+def _by_hand(group: str, members: Sequence[Member], before: Beyond) -> bool:
+    """Is nobody left because the last ones were stopped, rather than because the last one has failed?
+
+    supervisord does not stop what is FATAL, so ``stop web:*`` beside one such worker looks like "all are FATAL" too.
+    It stays so until another worker fails. What was stopped before our first roster, nobody knows why, counts as well.
+    """
+    was = before.states
+    if any(member.state is State.FATAL and was.get(member.name, State.FATAL) is not State.FATAL for member in members):
+        return any(member.state is State.STOPPED and was.get(member.name) is not State.STOPPED for member in members)
+    if group in before.by_hand:
+        return True
+    return any(member.state is State.STOPPED and was.get(member.name) is not State.STOPPED for member in members)
 
 
 def _cannot_serve(members: Iterable[Member], program: Program, setting: str) -> str:

@@ -43,6 +43,7 @@ class Tools:
     intentions: Intentions
     tell: Callable[[events.Event], None]
     now: Callable[[], float]
+    stands: Callable[[Restart], tuple[str, str] | None] = lambda order: None  # why an order no longer does: which, why
     board: Board | None = None  # [rpcinterface:uvicorn], which may still be missing in supervisord; on the same Rpc
 
 

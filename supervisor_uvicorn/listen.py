@@ -33,7 +33,7 @@ from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
 from .ledger import Ledger, Outcome, RollEnded
-from .model import Member, State
+from .model import Member, State, WorkerId
 from .operations import Reply, paused_now
 from .probe.pins import Pins
 from .reconcile import adopt
@@ -55,7 +55,7 @@ from .supervisord.request import KIND
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
 from .supervisord.vigil import NO_TICK_S, Sign, Vigil
 from .threads import Crew, guarded
-from .watch import Snapshot, Watch
+from .watch import Snapshot, Watch, workers
 
 STANDBY_S = 2.0
 EVENTS_S = 5.0  # without an event, until it is asked whether one should have come; TICK_5 is the shortest period
@@ -275,6 +275,7 @@ class Listener:
             decision, more = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
             for event in told + more:
                 self._tell(event)
+            self._remedies.show(_turning(watch), paused_now(watch.pauses, snapshot.members, now))
             for order in decision.orders:
                 self._remedies.give(order, snapshot)
             still_ours = frozenset(name for program in watch.ledger.programs.values() for name in program.ours)
@@ -388,6 +389,10 @@ def _coming_back(watch: Watch, snapshot: Snapshot) -> list[str]:
         for group, program in watch.ledger.programs.items()
         if any(states.get(name) in COMING_BACK for name in program.ours)
     ]
+
+
+def _turning(watch: Watch) -> frozenset[WorkerId]:
+    return frozenset(past.worker for past in workers(watch.ledger).values() if past.turns and past.worker is not None)
 
 
 def _wall_clock() -> datetime.datetime:

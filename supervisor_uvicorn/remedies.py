@@ -14,7 +14,7 @@ from .exit_on import EXIT_CODE
 from .helpers import HOLD_S
 from .intentions import Intention, Intentions
 from .ledger import Ours, Outcome, Reason, Remedy, Restart, Start
-from .model import Member, State
+from .model import Member, State, WorkerId
 from .report import events
 from .settings import ListenSettings, Settings
 from .supervisord.board import Board
@@ -46,6 +46,7 @@ class Remedies:
         self._under_way: list[tuple[float, remedy.Steps]] = []
         self._trouble = ""  # of the intentions, as last told
         self._held_starts: dict[str, str] = {}
+        self._shown: tuple[frozenset[WorkerId], frozenset[str]] = frozenset(), frozenset()
 
     def give(self, order: Restart | Start, snapshot: Snapshot) -> None:
         """Have ``order`` carried out on the member that it names."""
@@ -57,6 +58,18 @@ class Remedies:
         member = members[order.worker.name]
         settings = self._settings.of(member.group)
         self._orders.put(lambda tools: self._begin(order, member, settings, tools))
+
+    def show(self, turning: frozenset[WorkerId], paused: frozenset[str]) -> None:
+        """What the last look has seen: whose event loop turns, and which groups and names are paused."""
+        self._shown = turning, paused
+
+    def _stands(self, order: Restart) -> tuple[str, str] | None:
+        """Why an abort that was ordered is not to be carried out after all."""
+        turning, paused = self._shown
+        worker = order.worker
+        if {worker.name, worker.group} & paused:
+            return "paused", "until resume"
+        return ("recovered", "its event loop turns again") if worker in turning else None
 
     def keep_only(self, names: frozenset[str]) -> None:
         """What else was written down is over."""
@@ -76,7 +89,7 @@ class Remedies:
 
     def run(self, rpc: Rpc) -> None:
         """The thread: all remedies, a step of each at a time; between steps it waits for the next order."""
-        tools = remedy.Tools(Supervisord(rpc), self._intentions, self._tell, self._clock, Board(rpc))
+        tools = remedy.Tools(Supervisord(rpc), self._intentions, self._tell, self._clock, self._stands, Board(rpc))
         while True:
             next_at = min((at for at, _ in self._under_way), default=None)
             try:

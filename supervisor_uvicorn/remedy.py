@@ -93,6 +93,8 @@ def _carry_out(order: Restart, member: Member, settings: Settings, tools: Tools,
         if not finish:
             if order.remedy is Remedy.ABORT:
                 sent.explanation = yield from _explain(worker, member, tools)
+                if held := tools.stands(order):  # a moment has passed, in which it was looked at again
+                    raise CalledOff(*held)
             freeze = (lambda: _freeze(worker, sent, tools)) if order.remedy is Remedy.ABORT else None
             if not sent.socket_held:
                 yield from free_the_socket(order, member, tools, freeze)
@@ -304,7 +306,7 @@ def _explain(worker: WorkerId, member: Member, tools: Tools) -> Generator[float,
 def _read_back(worker: WorkerId, known: Explanation, sent: _Sent, tools: Tools) -> Generator[float, None, None]:
     """What it has printed when it was aborted, where nobody else has told."""
     assert sent.trail is not None
-    deadline = tools.now() + READ_BACK_S
+    deadline = tools.now() + min(READ_BACK_S, max(LONGEST_S - known.took_s, 0.2))
     found = yield from sent.trail.read(known, deadline=deadline, now=tools.now, directory=sent.directory)
     if found.source != known.source:
         tools.tell(events.Explained(worker, found))

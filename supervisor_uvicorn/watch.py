@@ -193,7 +193,9 @@ class Watch:
         """After our own TERM the pin is let go, or it would hold the drain."""
         program = self.ledger.programs.get(member.group)
         mine = program.ours.get(member.name) if program else None
-        return mine is not None and mine.worker == member.worker and mine.under_way
+        if mine is None or mine.worker != member.worker or not mine.under_way:
+            return False
+        return mine.remedy is Remedy.DRAIN  # until it is aborted, whether it turns again is worth knowing
 
     def _one(self, worker: WorkerId, member: Member, sight: Sight) -> Evidence:
         if sight.pinned and sight.unread_since is None:

@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -38,6 +39,15 @@ _POLL_S = 0.01  # a dump took 8 to 17 ms
 _TRIES = 3  # of a stack that moved while it was read
 _MAX_ANSWER_BYTES = 2 * 1024 * 1024  # 15 ms to parse; 100 threads of 60 frames have 1.4 MB
 _KILLED_WITHIN_S = 0.2
+
+# Becomes py-spy, and is killed when we end: nobody else would end it, and the next listener would hold a worker that it
+# traces. PR_SET_PDEATHSIG is 1 (prctl(2), linux/prctl.h); 20 ms.
+_ENDS_WITH_US = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _DENIED = ("permission denied", "operation not permitted")
 
 
@@ -84,6 +94,10 @@ def dump(
             why = answer.why
             if not answer.again:
                 break
+        if (
+            why != NOT_PERMITTED
+        ):  # only what its own user may not do is tried as root: a hostile worker can end the first
+            break
     return Dump(why=why)
 
 
@@ -119,7 +133,7 @@ def _once(
             while process.poll() is None:
                 if now() >= deadline:
                     return Dump(why="py-spy gave no answer in time")
-                if os.fstat(out).st_size > _MAX_ANSWER_BYTES:
+                if max(os.fstat(out).st_size, os.fstat(err).st_size) > _MAX_ANSWER_BYTES:
                     return Dump(why=f"py-spy's answer is larger than {_MAX_ANSWER_BYTES} bytes")
                 yield _POLL_S
         finally:
@@ -134,20 +148,17 @@ def _once(
 
 
 def _start(command: list[str], owner: tuple[int, int] | None, out: int, err: int) -> subprocess.Popen[bytes]:
-    environment = {"PATH": os.defpath, "RUST_BACKTRACE": "0"}
-    if owner is None:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd="/", env=environment)
-    uid, gid = owner
+    os.stat(command[0])  # what is missing is said here, and not by the interpreter in between
+    user: dict[str, Any] = {} if owner is None else {"user": owner[0], "group": owner[1], "extra_groups": []}
     return subprocess.Popen(
-        command,
+        [sys.executable, "-I", "-S", "-c", _ENDS_WITH_US, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=err,
         cwd="/",
-        env=environment,
-        user=uid,
-        group=gid,
-        extra_groups=[],
+        env={"PATH": os.defpath, "RUST_BACKTRACE": "0"},
+        start_new_session=True,  # it is ended with all that it has started
+        **user,
     )
 
 
@@ -155,7 +166,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill it if it still runs. What it had stopped goes on: a tracer's end detaches (ptrace(2))."""
     if process.poll() is None:
         with contextlib.suppress(OSError):
-            process.kill()
+            os.killpg(
+                process.pid, signal.SIGKILL
+            )  # of its own session, and not reaped yet: the number is still its own
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_KILLED_WITHIN_S)
 

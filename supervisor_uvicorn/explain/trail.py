@@ -131,7 +131,12 @@ class Trail:
             at = now()
             if found != before:
                 before, since = found, at
-            main = main_thread(found.decode("utf-8", "replace")) if at - since >= _SETTLED_S or at >= deadline else ()
+            whole = at - since >= _SETTLED_S or at >= deadline
+            text = found.decode("utf-8", "replace") if whole else ""
+            if len(_BEGIN.findall(text)) > 1:
+                self.why = "several workers were aborted that write to one log: which traceback is whose cannot be told"
+                return ()
+            main = main_thread(text)
             if main:
                 return main
             if at >= deadline:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,7 @@ class Site:
         self.clock = Clock()
         self.calls: list[str] = []
         self.told: list[events.Event] = []
+        self.stands: Callable[[Restart], tuple[str, str] | None] = lambda order: None
         self.state = State.RUNNING
         self.pid: int | None = None  # another one than the worker's, for supervisord
         self.others: list[ProcessInfo] = [ProcessInfo("web:web-1", State.RUNNING, 1)]
@@ -90,7 +92,8 @@ class Site:
 
     @property
     def tools(self) -> remedy.Tools:
-        return remedy.Tools(FakeSupervisord(self), self.intentions, self.told.append, self.clock)  # type: ignore[arg-type]
+        supervisord: Any = FakeSupervisord(self)
+        return remedy.Tools(supervisord, self.intentions, self.told.append, self.clock, self.stands)
 
     def run(
         self,

@@ -58,9 +58,46 @@ def test_one_that_is_not_fatal_keeps_it(state: State) -> None:
 
 
 def test_who_was_stopped_does_not_count_and_nobody_is_no_reason() -> None:
-    assert decided(group(State.STOPPED, State.FATAL)) != ""
+    running = group(State.STOPPED, State.RUNNING)
+    fatal = group(State.STOPPED, State.FATAL)
+    assert told(running, fatal, fatal)[-1] != ""
     assert decided(group(State.STOPPED, State.STOPPED)) == ""
     assert decided([]) == ""
+
+
+def told(*rosters: list[Member], setting: str = "fatal") -> list[str]:
+    """What is said of each, a TICK apart."""
+    beyond, said = Beyond(), []
+    for number, members in enumerate(rosters):
+        beyond, why = leave(beyond, members, NOW + number * TICK_S, {}, lambda _: setting)
+        said.append(why)
+    return said
+
+
+def test_what_the_operator_stops_beside_a_fatal_one_is_no_failure() -> None:
+    """supervisord does not stop what is FATAL: after ``stop web:*`` it is all that is left."""
+    serving = group(State.FATAL, State.RUNNING, State.RUNNING)
+    stopping = group(State.FATAL, State.STOPPING, State.STOPPING)
+    stopped = group(State.FATAL, State.STOPPED, State.STOPPED)
+    assert told(serving, stopping, *[stopped] * 5) == [""] * 7
+    assert told(serving, *[stopped] * 5) == [""] * 6
+    assert told(*[stopped] * 5) == [""] * 5, "why they were stopped before our first look, nobody knows"
+
+
+def test_another_one_that_fails_after_that_counts() -> None:
+    stopped = group(State.FATAL, State.STOPPED, State.STOPPED)
+    started = group(State.FATAL, State.RUNNING, State.STOPPED)
+    failed = group(State.FATAL, State.FATAL, State.STOPPED)
+    said = told(started, stopped, stopped, started, failed, failed)
+    assert said[:-1] == [""] * 5
+    assert said[-1] != ""
+
+
+def test_one_that_fails_while_another_is_stopped_is_not_enough() -> None:
+    """Which of them came last cannot be told."""
+    before = group(State.RUNNING, State.RUNNING)
+    after = group(State.FATAL, State.STOPPED)
+    assert told(before, *[after] * 4) == [""] * 5
 
 
 def test_one_of_two_programs_is_enough() -> None:

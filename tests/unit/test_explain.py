@@ -330,6 +330,28 @@ def test_closing_the_steps_ends_it(fake: Callable[[str], str], sleeper: WorkerId
     assert processes.descriptors(os.getpid()) == descriptors
 
 
+def test_it_ends_with_the_listener(fake: Callable[[str], str], sleeper: WorkerId, tmp_path: Path) -> None:
+    """Nobody else would end it, and what it traces is held by the next listener."""
+    begun = f"""
+import time
+from supervisor_uvicorn.explain import stack
+from supervisor_uvicorn.model import WorkerId
+worker = WorkerId("web:web-0", {sleeper.pid}, {sleeper.born})
+for wait_s in stack.dump(worker, pause=False, deadline=1e12, now=time.monotonic, path={fake("exec sleep 3600")!r}):
+    time.sleep(wait_s)
+"""
+    with subprocess.Popen([sys.executable, "-c", begun]) as listener:
+        pid_file = tmp_path / "pid"
+        wait_for(lambda: pid_file.exists() and pid_file.read_text(), 30, "its py-spy")
+        listener.kill()
+    pid = int(pid_file.read_text())
+    wait_for(lambda: processes.state(pid) in ("", "Z"), 30, "its end")
+
+
+def test_a_flood_of_errors_is_cut_off(fake: Callable[[str], str], sleeper: WorkerId) -> None:
+    assert "is larger than" in dumped(fake("exec cat /dev/zero >&2"), sleeper).why
+
+
 def test_one_that_ends_while_it_is_read(fake: Callable[[str], str], sleeper: WorkerId) -> None:
     answer = json.dumps([thread(sleeper.pid, "MainThread", "a")])
     gone = replace(sleeper, born=sleeper.born - 1)  # somebody else has its pid by now

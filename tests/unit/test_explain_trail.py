@@ -63,6 +63,14 @@ def test_what_was_appended_is_read(log: Path) -> None:
     assert found.why_not == NOTHING.why_not
 
 
+def test_two_workers_that_write_to_one_log_are_not_told_apart(log: Path) -> None:
+    trail = Trail(str(log))
+    append(log, TRACEBACK + TRACEBACK)
+    found = read(trail)
+    assert (found.source, found.stack) == (NOTHING.source, ())
+    assert "several workers were aborted" in found.why_not[-1]
+
+
 @pytest.mark.parametrize("rotate", ["rename", "empty", "stdout"])
 def test_wherever_supervisord_put_it(log: Path, rotate: str) -> None:
     trail = Trail("" if rotate == "stdout" else str(log), str(log) if rotate == "stdout" else "")

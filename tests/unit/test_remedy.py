@@ -204,3 +204,14 @@ def test_somebody_elses_stop_in_the_middle_is_respected(site_of: Callable[[str],
     assert site.run(Remedy.DRAIN).result is Result.IN_DOUBT, "it lives, and supervisord ends it"
     assert site.signals == ["TERM"]
     assert site.kinds() == ["restart"]
+
+
+# -- a moment passes while it is explained ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", [("recovered", "its event loop turns again"), ("paused", "until resume")])
+def test_an_abort_that_no_longer_stands_is_called_off(site_of: Callable[[str], Site], why: tuple[str, str]) -> None:
+    site = site_of("")
+    site.stands = lambda order: why
+    called_off(site, why[0])
+    assert site.process.poll() is None
