@@ -14,6 +14,7 @@ import time
 from xml.parsers import expat
 
 from supervisor_uvicorn.supervisord.board import NAMESPACE, Note
+from supervisor_uvicorn.supervisord.server_url import shown
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024  # a board has at most 1 MiB, which XML may make longer ("<" is "&lt;")
 UNKNOWN_METHOD = "1"  # supervisor 4.3.0 and 4.2.5, xmlrpc.py ``Faults``
@@ -31,12 +32,13 @@ def read_board(server_url: str, username: str = "", password: str = "", deadline
     ``deadline_s`` is for everything. Raises ``TimeoutError``, any other ``OSError`` of the connection, and
     :class:`Unclear`.
     """
+    server_url = shown(server_url)
     until = time.monotonic() + deadline_s
     with _connect(server_url, until) as sock:
         body = f"<?xml version='1.0'?><methodCall><methodName>{NAMESPACE}.board</methodName></methodCall>"
         head = ["POST /RPC2 HTTP/1.0", "Host: localhost", "Content-Type: text/xml", f"Content-Length: {len(body)}"]
         if username or password:
-            token = binascii.b2a_base64(f"{username}:{password}".encode("utf-8", "replace"), newline=False)
+            token = binascii.b2a_base64(f"{username}:{password}".encode("utf-8", "surrogateescape"), newline=False)
             head.append(f"Authorization: Basic {token.decode()}")
         sock.sendall("\r\n".join([*head, "", body]).encode())
         answer = _all_of(sock, until)
@@ -49,7 +51,7 @@ def read_board(server_url: str, username: str = "", password: str = "", deadline
 def _connect(server_url: str, until: float) -> socket.socket:
     """Raises ``OSError``, and :class:`Unclear` for a URL of another kind."""
     scheme, _, where = server_url.partition("://")
-    if scheme == "http" and "@" not in where:
+    if scheme == "http":
         host, _, port = where.partition("/")[0].rpartition(":")
         if not port.isdecimal():
             raise Unclear(server_url)

@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from supervisor_uvicorn.supervisord.server_url import shown
+
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 DEADLINE_S = 5.0
 
@@ -119,12 +121,13 @@ class Rpc:
     """A client of one supervisord. Not thread-safe: give each thread its own.
 
     ``server_url`` is ``http://host:port`` or ``unix:///path``, as supervisord puts it into ``SUPERVISOR_SERVER_URL``.
-    Basic authentication is used where ``username`` or ``password`` is given. ``deadline_s`` is for one call.
+    Basic authentication is used where ``username`` or ``password`` is given; user info within the URL is not, nor is it
+    ever shown. ``deadline_s`` is for one call.
     Raises :class:`RpcError` for a URL of another kind.
     """
 
     def __init__(self, server_url: str, username: str = "", password: str = "", deadline_s: float = DEADLINE_S) -> None:
-        self.server_url = server_url
+        self.server_url = server_url = shown(server_url)
         self.deadline_s = deadline_s
         self._unix_path = ""
         self._host, self._port = "", 0
@@ -141,8 +144,10 @@ class Rpc:
                 f"{server_url!r} is not a server URL; write http://127.0.0.1:9001 or unix:///run/supervisor.sock"
             )
         self._http_headers = {"Content-Type": "text/xml", "Accept": "text/xml", "User-Agent": "supervisor-uvicorn"}
-        if username or password:
-            token = base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+        if (
+            username or password
+        ):  # a byte that is no UTF-8 comes as a lone surrogate (PEP 383), and is sent as that byte
+            token = base64.b64encode(f"{username}:{password}".encode("utf-8", "surrogateescape")).decode("ascii")
             self._http_headers["Authorization"] = f"Basic {token}"
         self._with_credentials = bool(username or password)
         self._connection: _Connection | None = None
@@ -214,7 +219,7 @@ class Rpc:
             self.close()  # at its end, or with bytes in it that nobody asked for
         try:
             sock = self._dial_unix(until) if self._unix_path else self._dial_tcp(until)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a host that no name can be
             raise Unreachable(self._why_unreachable(error)) from error
         sock.until = until
         self._connection = _Connection(sock)
@@ -278,7 +283,7 @@ class Rpc:
 
     # -- words for people
 
-    def _why_unreachable(self, error: OSError) -> str:
+    def _why_unreachable(self, error: Exception) -> str:
         where = self.server_url
         if isinstance(error, TimeoutError):
             return f"{where} did not accept a connection in time: supervisord is stopped or very busy"

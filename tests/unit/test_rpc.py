@@ -464,6 +464,32 @@ def test_no_credentials_no_authorization_header() -> None:
     assert b"Authorization: Basic OnA=\r\n" in seen[1]
 
 
+def test_credentials_that_are_no_utf8_are_sent_as_their_bytes() -> None:
+    seen: list[bytes] = []
+
+    def once(peer: socket.socket) -> None:
+        seen.append(read_request(peer))
+        peer.sendall(http(RIGHT))
+
+    with Peer(once) as server, Rpc(server.url, "us\u00e9r", "p:w\udce4") as rpc:
+        rpc.call("a.b")
+    assert b"Authorization: Basic dXPDqXI6cDp35A==\r\n" in seen[0]
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "500 Internal Server Error", ""])
+def test_no_message_repeats_the_password_of_a_url(status: str) -> None:
+    def refuse(peer: socket.socket) -> None:
+        read_request(peer)
+        peer.sendall(http(b"", status) if status else b"")
+
+    with Peer(refuse) as server, Rpc(server.url.replace("://", "://user:SECRET@")) as rpc:
+        with pytest.raises(RpcError) as caught:
+            rpc.call("a.b")
+        assert rpc.server_url == server.url
+    assert server.url in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
 # -- not even a peer
 
 
