@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,22 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from supervisor_uvicorn.supervisord.board import Note
+from supervisor_uvicorn.supervisord.server_url import shown
 from supervisor_uvicorn.verbs.page import BadPage, read_page
 
 LIMIT_S = 2.8  # for everything but the interpreter's own start and end: 3 s
 BOARD_S = 2.0
 MAX_LINE_BYTES = 4000
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_ENDING = (  # signal(7): those that end a process by default, and that somebody may send to one that asks
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+)
 
 
 class _Over(BaseException):
@@ -72,8 +82,29 @@ def least(text: str) -> Least:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Its line goes into a container's log, so words that it does not know are not repeated: one may be a password."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, extra = self.parse_known_args(args, namespace)
+        if extra:
+            self.error(unknown(extra))
+        return found
+
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"ignored explicit argument .*", "it takes no value", message, flags=re.DOTALL)
         raise _Unhealthy(f"unhealthy: wrong use of healthcheck: {message}; see supervisor-uvicorn healthcheck --help")
+
+
+def unknown(words: Sequence[str]) -> str:
+    """What argparse calls unrecognized arguments, without their values.
+
+    >>> unknown(["--pasword=PW", "PW", "-xPW"])
+    'unknown options: --pasword, -x; and words that belong to no option: 1'
+    """
+    flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in words if word.startswith("-")]
+    stray = len(words) - len(flags)
+    told = [f"unknown options: {', '.join(flags)}"] if flags else []
+    return "; and ".join([*told, *([f"words that belong to no option: {stray}"] if stray else [])])
 
 
 def add_arguments(verb: argparse.ArgumentParser) -> None:
@@ -183,8 +214,10 @@ def _board(args: argparse.Namespace, env: Mapping[str, str]) -> Note | None:
         try:
             return read_board(*known, deadline_s=BOARD_S)
         except TimeoutError:
-            raise _Unhealthy(f"unhealthy: supervisord at {known[0]} did not answer within {BOARD_S:g} s") from None
-        except (OSError, Unclear):
+            raise _Unhealthy(
+                f"unhealthy: supervisord at {shown(known[0])} did not answer within {BOARD_S:g} s"
+            ) from None
+        except (OSError, UnicodeError, Unclear):
             pass  # asked again, for the words
     from supervisor_uvicorn.find_supervisord import NotFound, rpc_from
     from supervisor_uvicorn.supervisord.board import Board

@@ -277,6 +277,44 @@ def test_wrong_use_and_no_supervisord_are_1_and_one_line(words: list[str], tmp_p
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pasword=SECRET"], "unknown options: --pasword;"),
+        (["-p", "a", "SECRET"], "words that belong to no option: 1;"),
+        (["-xSECRET", "SECRET", "SECRET"], "unknown options: -x; and words that belong to no option: 2;"),
+        (["--help=SECRET"], "it takes no value;"),
+        (["-s", "ftp://user:SECRET@localhost"], "'ftp://localhost' is not a server URL"),
+        (["-s", "http://user:SECRET@localhost:port"], "'http://localhost:port' is not a server URL"),
+        (["-s", "http://user:SEC/SECRET@127.0.0.1:1"], "http://127.0.0.1:1: nobody listens there"),
+        (["-s", "http://user:SECRET@a..b:1"], "http://a..b:1: "),
+    ],
+)
+def test_no_password_is_printed(words: list[str], said: str, tmp_path: Path) -> None:
+    line = the_line(run(*words, cwd=tmp_path))
+    assert said in line
+    assert "SEC" not in line
+    assert "itself failed" not in line
+
+
+def test_no_password_is_printed_of_a_supervisord_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, by its backlog, and says nothing
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        line = the_line(run("-s", f"http://user:SECRET@{where}"))
+    assert f"http://{where} did not answer" in line
+    assert "SECRET" not in line
+
+
+def test_a_password_that_is_no_utf8(tmp_path: Path) -> None:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")}
+    env["PYTHONPATH"] = str(ROOT)
+    words = [*map(os.fsencode, COMMAND), b"-s", b"unix:///nonexistent/supervisor.sock", b"-u", b"user", b"-p", b"\xe4"]
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"there is no such socket" in done.stdout
+    assert b"itself failed" not in done.stdout
+
+
+@pytest.mark.parametrize(
     ("answer", "said"),
     [
         (http(b"", "401 Unauthorized"), "user name and password are missing or wrong"),
@@ -304,7 +342,10 @@ def test_it_ends_within_3_s_when_nobody_answers(answer: Answer) -> None:
     assert took_s < 3.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2],
+)
 def test_a_signal_is_1_and_one_line(number: signal.Signals) -> None:
     asked = threading.Event()
 
@@ -424,9 +465,9 @@ def test_user_and_password() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        read_board(f"unix://{directory}/s", "us\u00e9r", "p:w")
+        read_board(f"unix://{directory}/s", "us\u00e9r", "p:w\udce4")
         thread.join()
-    assert b"Authorization: Basic dXPDqXI6cDp3\r\n" in heads[0]
+    assert b"Authorization: Basic dXPDqXI6cDp35A==\r\n" in heads[0]
 
 
 def test_it_imports_neither_http_client_nor_argparse_of_other_verbs() -> None:
