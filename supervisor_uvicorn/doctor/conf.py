@@ -135,9 +135,9 @@ def _refusal(file: str, environ: Mapping[str, str]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """supervisor lists every variable of the environment behind a name that is not there; and of ``environment=`` it
-    repeats the values, which may be secrets."""
+    """supervisor lists every variable of the environment behind a name that is not there; and of ``environment=`` and
+    ``command=`` it repeats the values, which may be secrets."""
     text = re.sub(r" Available names: .*", "", text)
-    text = re.sub(r"Format string .* for '([^']*\benvironment)'", r"Format string ... for '\1'", text)
+    text = re.sub(r"Format string .* for '([^']*\b(?:environment|command))'", r"Format string ... for '\1'", text)
     text = re.sub(r"(key/value pairs in value) '.*'(?= in section|$)", r"\1 ...", text)
     return text if len(text) <= 300 else text[:297] + "..."

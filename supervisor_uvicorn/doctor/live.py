@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from supervisor_uvicorn.doctor.findings import Finding, Trap
 from supervisor_uvicorn.doctor.listeners import NO_LISTENER
+from supervisor_uvicorn.doctor.masked import masked
 from supervisor_uvicorn.doctor.site import Process, Running, Site, at
 from supervisor_uvicorn.doctor.trees import trees
 from supervisor_uvicorn.model import State
@@ -44,8 +45,8 @@ STALE = Trap(
     "board-stale",
     "error",
     "The listener runs and does not report.",
-    "It reports each 5 s. It may be stopped or hung, or supervisord has given it up (state UNKNOWN of the protocol, "
-    "which no command of supervisorctl shows).",
+    "It reports each 5 s (with a longer pulse, each pulse), and is stale after three of these. It may be stopped or "
+    "hung, or supervisord has given it up (state UNKNOWN of the protocol, which no command of supervisorctl shows).",
     "; see its stderr log; supervisorctl restart NAME",
     "supervisor 4.3.0, dispatchers.py (a stray byte on a listener's stdout); our report/page.py",
 )
@@ -99,7 +100,7 @@ def listener(site: Site) -> Iterator[Finding]:
         yield Finding(NO_LISTENER, f"{running.url}: no process runs supervisor-uvicorn listen")
     for one in ours:
         if one.state not in (State.RUNNING, State.STARTING):
-            words = f"{one.name} is {one.state.value}" + (f": {one.spawnerr}" if one.spawnerr else "")
+            words = f"{one.name} is {one.state.value}" + (f": {masked(one.spawnerr)}" if one.spawnerr else "")
             yield Finding(LISTENER_DOWN, words, write=_look(one, "start"))
     yield from _board(site, running, ours)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from supervisor_uvicorn.doctor.configuration import Configuration, Section, listen_arguments
 from supervisor_uvicorn.doctor.interpreters import inspect, python_of, why_not_importable
+from supervisor_uvicorn.doctor.masked import masked_refusal
 from supervisor_uvicorn.doctor.site import Interpreter, Machine, User
 from supervisor_uvicorn.settings import ListenSettings, SettingsError, load
 
@@ -148,12 +149,13 @@ def _settings(
                 args = parser().parse_args(["listen", *listen_arguments(section.text("command"))])
         except SystemExit as error:
             if error.code:
-                wrong.append((section.name, said.getvalue().strip().splitlines()[-1]))
+                said_last = said.getvalue().strip().splitlines()[-1]
+                wrong.append((section.name, masked_refusal(said_last, section.text("command"))))
             continue
         if args.settings:
             args.settings = os.path.join(directory, args.settings)
         try:
             found = found or load(args)
         except SettingsError as error:
-            wrong.append((section.name, str(error)))
+            wrong.append((section.name, masked_refusal(str(error), section.text("command"))))
     return found, tuple(wrong)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from supervisor_uvicorn.doctor.configuration import listen_arguments
 from supervisor_uvicorn.doctor.findings import Finding, Trap
+from supervisor_uvicorn.doctor.masked import written
 from supervisor_uvicorn.doctor.site import Site, at, where_option
 from supervisor_uvicorn.settings_file import SECTION
 
@@ -70,7 +71,7 @@ def sections(site: Site) -> Iterator[Finding]:
             os.path.realpath(section.file),
         }:
             first = configuration.listeners[0].values.get("command")
-            write = f"command={first.written} --settings {configuration.file}" if first else ""
+            write = written(first.written, f" --settings {configuration.file}") if first else ""
             yield at(UNREAD, section, write=write)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from supervisor_uvicorn.doctor.configuration import Program
 from supervisor_uvicorn.doctor.findings import Finding, Trap
+from supervisor_uvicorn.doctor.masked import written
 from supervisor_uvicorn.doctor.site import Site, at, where_option
 
 LEAST_LIMIT_CONCURRENCY = 20  # as probe/target.py: below it no connection is held
@@ -211,7 +212,7 @@ def _with_limit(program: Program) -> str:
     front = program.command.words[-len(program.command.args) - 1] if program.command.args else ""
     if value is None or not front or value.written.count(front) != 1 or "\n" in value.written:
         return f"command=uvicorn {option} ..." + more
-    return f"command={value.written.replace(front, f'{front} {option}')}" + more
+    return written(value.written.replace(front, f"{front} {option}")) + more
 
 
 def shared_socket(site: Site) -> Iterator[Finding]:

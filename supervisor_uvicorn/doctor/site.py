@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from supervisor_uvicorn.doctor.configuration import Configuration, Program, Section, Value
 from supervisor_uvicorn.doctor.findings import Finding, Trap
+from supervisor_uvicorn.doctor.masked import masked
 from supervisor_uvicorn.model import State
 from supervisor_uvicorn.settings import ListenSettings
 
@@ -113,10 +114,10 @@ def at(trap: Trap, section: Section, key: str = "", found: str = "", write: str 
 
 
 def _words(key: str, value: Value, section: Section) -> str:
-    """As they are written, but for the values of variables: secrets, and this may go into the log of a build."""
+    """As they are written, but for passwords and values of variables: this may go into the log of a build."""
     if key == "environment":
         return f"environment={','.join(f'{name}=...' for name in section.environment())}"
-    return f"{key}={value.written}"
+    return f"{key}={masked(value.written) if key == 'command' else value.written}"
 
 
 def where_option(program: Program, option: str) -> tuple[str, str]:

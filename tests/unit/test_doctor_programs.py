@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from doctor_site import CLEAN_PROGRAM, configured, findings, names, place
+from doctor_site import CLEAN_LISTENER, CLEAN_PROGRAM, configured, findings, names, place
+
+from supervisor_uvicorn.doctor import machine
+from supervisor_uvicorn.doctor.site import Site
 
 FCGI = CLEAN_PROGRAM
 UNIX = FCGI.replace("tcp://127.0.0.1:8000", "unix:///run/web.sock\nsocket_mode=0777")
@@ -86,6 +89,58 @@ def test_no_value_of_a_variable_is_shown() -> None:
         told = [str(one.as_json()) for one in findings(configured(broken))]
         assert any("refused" in one for one in told)
         assert not any("word" in one for one in told)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("env SECRET=hush KEY='hush x' /venv/bin/uvicorn --fd 0 app:app", "env SECRET=*** KEY=*** /venv/bin/uvicorn"),
+        ('env "KEY=x hush" /venv/bin/uvicorn --fd 0 app:app', 'env "KEY=***" /venv/bin/uvicorn'),
+        ("sh -c 'KEY=hush exec /venv/bin/uvicorn --fd 0 app:app'", "sh -c 'KEY=*** exec /venv/bin/uvicorn"),
+        ('sh -c "KEY=hush exec /venv/bin/uvicorn --fd 0 app:app"', 'sh -c "KEY=*** exec /venv/bin/uvicorn'),
+        ("/venv/bin/uvicorn --ssl-keyfile-password hush --fd 0 app:app", "--ssl-keyfile-password *** --fd 0 app:app"),
+        ("/venv/bin/uvicorn --ssl-keyfile-password=hush --fd 0 app:app", "--ssl-keyfile-password=*** --fd 0 app:app"),
+        ("/venv/bin/uvicorn --header 'X-Key: hush' --fd 0 app:app", "--header *** --fd 0 app:app"),
+        ("/venv/bin/uvicorn --header=X-Key:\\ hush --fd 0 app:app", "--header=*** --fd 0 app:app"),
+    ],
+)
+def test_no_secret_of_a_command_is_shown(line: str, told: str) -> None:
+    """In what was found, in what to write, and in supervisord's own message."""
+    text = FCGI.replace("/venv/bin/uvicorn --fd 0 --timeout-graceful-shutdown 5 app:app", line)
+    (found,) = findings(configured(text, supervisord='environment=UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN="60"'))
+    assert found.trap.name == "graceful-limit-too-late"
+    (found,) = findings(configured(text))
+    assert (found.trap.name, "hush" in str(found.as_json())) == ("no-graceful-limit", False)
+    assert told in found.write.replace(" --timeout-graceful-shutdown 8", "")
+    assert found.write.startswith("; *** stands for what is there now\ncommand=")
+    first, *_ = findings(configured(text.replace("app:app", "app:app --x %(no)s")))
+    assert first.trap.name == "refused"
+    assert "hush" not in first.found
+
+
+def test_no_secret_of_a_listener_is_shown() -> None:
+    section = "[supervisor-uvicorn]\npulse=2\n"
+    for wrong in ("--header 'X-Key: hush'", "--header=Key:hush --path /x"):
+        listener = CLEAN_LISTENER.replace(" listen", f" listen {wrong}")
+        (found,) = findings(configured(FCGI, section, listener=listener))
+        assert found.trap.name == "settings-not-read"
+        assert "hush" not in str(found.as_json())
+        assert "***" in found.write
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--headr='X-Key: hush'", "--header X-Key: hush", "--header hush", "--header=hush", "--header 'Host: hush'"],
+)
+def test_no_secret_of_a_listeners_wrong_use_is_shown(wrong: str) -> None:
+    configuration = configured(FCGI, listener=CLEAN_LISTENER.replace(" listen", f" listen {wrong}")).configuration
+    assert configuration is not None
+    here = machine.read(configuration, {}, "/", (), None)
+    assert len(here.wrong_settings) == 1
+    assert "***" in here.wrong_settings[0][1]
+    told = [str(one.as_json()) for one in findings(Site(configuration, machine=here))]
+    assert any("settings-wrong" in one for one in told)
+    assert not any("hush" in one for one in told)
 
 
 def test_a_limit_in_supervisords_environment_counts() -> None:
