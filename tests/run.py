@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     acceptance = any("acceptance" in argument for argument in arguments)
     if acceptance:
         install_wrk()
-    python = prepare("test,bench" if acceptance else "test")
+    python = prepare("test,bench,explain" if acceptance else "test")
     return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT).returncode
 
 
