@@ -13,12 +13,13 @@ from collections.abc import Iterator
 MASK = "***"
 
 _OPTION = r"--(?:[\w-]*(?:password|passwd|secret|token)[\w-]*|header)"
-_VALUE = r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\])+"""  # one word of a shell, quoted in parts or not
+_VALUE = r"""(?:\\"(?:(?!\\").)*\\"|"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^\s"'\\])+"""
+"""One word of a shell, quoted in parts or not; in a script that is quoted itself perhaps with ``\\"``."""
 _QUOTED_WHOLE = re.compile(  # "NAME=a b"; but what follows `sh -c` is a script of many words
     rf"""(?<!c )(?<![\w=])(?P<quote>["'])(?P<name>[A-Za-z_]\w*|{_OPTION})=(?:(?!(?P=quote)).)*(?P=quote)""",
     re.DOTALL | re.IGNORECASE,
 )
-_SECRET_OPTION = re.compile(rf"(?<![\w-])(?P<option>{_OPTION})(?P<between>=|\s+)(?!-){_VALUE}", re.IGNORECASE)
+_SECRET_OPTION = re.compile(rf"(?<![\w-])(?P<option>{_OPTION})(?P<between>=|\s+)(?!--){_VALUE}", re.IGNORECASE)
 _VARIABLE = re.compile(rf"(?<![\w=-])(?P<name>[A-Za-z_]\w*)={_VALUE}")
 
 
@@ -45,7 +46,8 @@ def written(command: str, more: str = "") -> str:
 
 
 def masked_refusal(message: str, command: str) -> str:
-    """argparse's ``message`` about ``command`` (Python, ``ArgumentParser.error``), which repeats words of it.
+    """argparse's ``message`` about ``command`` (Python, ``ArgumentParser.error``), or one of ours about a settings file:
+    both repeat the value that they are about.
 
     Of what it did not know at all only the names of options are left: a value may stand there for want of an option.
 
@@ -55,6 +57,7 @@ def masked_refusal(message: str, command: str) -> str:
     begin, unknown, words = message.partition("unrecognized arguments: ")
     if unknown:
         return begin + unknown + " ".join(map(_only_flag, words.split()))
+    message = re.sub(r"""(\bheader: )(["']).*\2""", rf"\1{MASK}", message, flags=re.DOTALL)
     for value in sorted(_secrets(command), key=len, reverse=True):
         message = message.replace(repr(value), MASK).replace(value, MASK)
     return message

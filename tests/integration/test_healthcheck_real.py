@@ -156,6 +156,12 @@ def test_user_and_password() -> None:
             refused = healthcheck(site, *words)
             assert refused.returncode == 1
             assert "user name and password are missing or wrong" in refused.stdout
+        no_utf8 = ["-u", "user", "-p", "p\udce4ss"]  # sent as the byte that was typed
+        assert "HTTP 40" in healthcheck(site, *no_utf8).stdout
+        doctor = site.cli("doctor", "-s", site.server_url, *no_utf8)
+        assert doctor.returncode == 2
+        assert doctor.stderr.startswith("supervisor-uvicorn doctor: ")
+        assert doctor.stderr.count("\n") == 1
 
 
 def test_nobody_is_to_run() -> None:

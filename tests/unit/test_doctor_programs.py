@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from doctor_site import CLEAN_LISTENER, CLEAN_PROGRAM, configured, findings, names, place
 
@@ -98,6 +100,8 @@ def test_no_value_of_a_variable_is_shown() -> None:
         ('env "KEY=x hush" /venv/bin/uvicorn --fd 0 app:app', 'env "KEY=***" /venv/bin/uvicorn'),
         ("sh -c 'KEY=hush exec /venv/bin/uvicorn --fd 0 app:app'", "sh -c 'KEY=*** exec /venv/bin/uvicorn"),
         ('sh -c "KEY=hush exec /venv/bin/uvicorn --fd 0 app:app"', 'sh -c "KEY=*** exec /venv/bin/uvicorn'),
+        ('sh -c "KEY=\\"x hush\\" exec /venv/bin/uvicorn --fd 0 app:app"', 'sh -c "KEY=*** exec /venv/bin/uvicorn'),
+        ("/venv/bin/uvicorn --ssl-keyfile-password -hush --fd 0 app:app", "--ssl-keyfile-password *** --fd 0 app:app"),
         ("/venv/bin/uvicorn --ssl-keyfile-password hush --fd 0 app:app", "--ssl-keyfile-password *** --fd 0 app:app"),
         ("/venv/bin/uvicorn --ssl-keyfile-password=hush --fd 0 app:app", "--ssl-keyfile-password=*** --fd 0 app:app"),
         ("/venv/bin/uvicorn --header 'X-Key: hush' --fd 0 app:app", "--header *** --fd 0 app:app"),
@@ -141,6 +145,16 @@ def test_no_secret_of_a_listeners_wrong_use_is_shown(wrong: str) -> None:
     told = [str(one.as_json()) for one in findings(Site(configuration, machine=here))]
     assert any("settings-wrong" in one for one in told)
     assert not any("hush" in one for one in told)
+
+
+def test_no_secret_of_a_settings_file_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("[supervisor-uvicorn]\npath=/x\nheader=Authorization Bearer hush\n")
+    listener = CLEAN_LISTENER.replace(" listen", f" listen --settings {tmp_path}/settings")
+    configuration = configured(FCGI, listener=listener).configuration
+    assert configuration is not None
+    ((_, message),) = machine.read(configuration, {}, "/", (), None).wrong_settings
+    assert "header: *** is not Name: value" in message
+    assert "hush" not in message
 
 
 def test_a_limit_in_supervisords_environment_counts() -> None:
