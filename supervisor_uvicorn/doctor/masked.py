@@ -46,7 +46,7 @@ def written(command: str, more: str = "") -> str:
 
 
 def masked_refusal(message: str, command: str) -> str:
-    """argparse's ``message`` about ``command`` (Python, ``ArgumentParser.error``), or one of ours about a settings file:
+    """argparse's ``message`` about ``command`` (Python, ``ArgumentParser.error``), or ours about a settings file:
     both repeat the value that they are about.
 
     Of what it did not know at all only the names of options are left: a value may stand there for want of an option.
