@@ -53,6 +53,7 @@ def shared() -> Iterator[Supervisord]:
         yield site
 
 
+@pytest.mark.acceptance  # speed decides no test of every run
 @pytest.mark.parametrize("way", ["-s", "-c"])
 def test_from_the_board_it_takes_150_ms_and_20_mb(shared: Supervisord, figures: Callable[..., None], way: str) -> None:
     find = [way, shared.server_url if way == "-s" else str(shared.conf_path)]
