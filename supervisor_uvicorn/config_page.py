@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from supervisor_uvicorn.settings import ENTRIES, Entry
 from supervisor_uvicorn.settings_file import SECTION, SettingsError, included_files, parse_file
+from supervisor_uvicorn.supervisord.quick_conf import search_path
 
 SECTION_NAME = "uvicorn-health"
 _RPCINTERFACE = "supervisor_uvicorn.plugin.rpcinterface:make_rpcinterface"
@@ -69,19 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def search_paths() -> list[str]:
-    """Where supervisorctl looks for a configuration, in order (supervisor 4.3.0, options.py ``Options.__init__``).
+    """Where supervisorctl looks for a configuration, in order.
 
     supervisorctl takes the directory above its own script; it is beside our interpreter.
     """
-    here = os.path.dirname(os.path.dirname(os.path.abspath(sys.executable)))
-    return [
-        os.path.join(here, "etc", "supervisord.conf"),
-        os.path.join(here, "supervisord.conf"),
-        "supervisord.conf",
-        "etc/supervisord.conf",
-        "/etc/supervisord.conf",
-        "/etc/supervisor/supervisord.conf",
-    ]
+    return search_path(os.path.abspath(sys.executable))
 
 
 def listen_command() -> list[str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import configparser
 import os
-import sys
 from collections.abc import Mapping
 
 
-def search_path() -> list[str]:
-    """supervisorctl's own (options.py ``Options.__init__``)."""
-    here = os.path.dirname(os.path.dirname(sys.argv[0]))
+def search_path(program: str) -> list[str]:
+    """supervisorctl's own, in order: it begins above the directory of ``program``, which is ``sys.argv[0]`` there
+    (supervisor 4.3.0, options.py ``Options.__init__``).
+    """
+    here = os.path.dirname(os.path.dirname(program))
     return [
         os.path.join(here, "etc", "supervisord.conf"),
         os.path.join(here, "supervisord.conf"),

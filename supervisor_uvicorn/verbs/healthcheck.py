@@ -247,7 +247,7 @@ def _known_server(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[str
         )
     from supervisor_uvicorn.supervisord.quick_conf import search_path, server_in
 
-    path = args.configuration or next(filter(os.path.exists, search_path()), None)
+    path = args.configuration or next(filter(os.path.exists, search_path(sys.argv[0])), None)
     found = server_in(path, env) if path else None
     if found is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,4 +97,4 @@ def test_whatever_stands_there_it_is_never_another_answer(lines: list[tuple[str,
 def test_the_search_path_is_supervisorctls() -> None:
     from supervisor.options import ClientOptions
 
-    assert search_path() == ClientOptions().searchpaths
+    assert search_path(sys.argv[0]) == ClientOptions().searchpaths
