@@ -8,7 +8,7 @@ Five threads, so that nothing that can wait holds up a look:
     remedy   carries out what was decided, step by step (remedies.py)
     report   keeps the board in supervisord up to date (reporter.py)
 
-and a few short-lived ones for HTTP probes. They hand each other frozen values through :class:`_Board` and nothing
+and a few short-lived ones for HTTP probes. They hand each other frozen values through :class:`Exchange` and nothing
 else. A thread that fails in a way nobody thought of ends the process: supervisord starts it anew, and what was under
 way is written down (intentions.py).
 """
@@ -26,14 +26,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import memory
+from .exchange import Exchange
 from .exit_on import Beyond, leave
 from .intentions import Intentions
 from .kernel import proc
 from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
-from .ledger import Ledger, Outcome, RollEnded
-from .model import Member, State, WorkerId
+from .ledger import Ledger, RollEnded
+from .model import State, WorkerId
 from .operations import Reply, paused_now
 from .probe.pins import Pins
 from .reconcile import adopt
@@ -60,7 +61,6 @@ from .watch import Snapshot, Watch, workers
 STANDBY_S = 2.0
 EVENTS_S = 5.0  # without an event, until it is asked whether one should have come; TICK_5 is the shortest period
 PROBE_THREADS = 32
-REQUESTS_MOST = 1000  # of one look; nobody types more
 COMING_BACK = (State.RUNNING, State.STARTING, State.BACKOFF, State.EXITED)
 LEAVE_AGAIN_S = 10.0  # where supervisord did not take it
 HOLD_AGAIN_S = 5.0  # a sixth of helpers.py HOLD_S
@@ -74,54 +74,6 @@ GIVEN_UP = (
     "no event comes any more although supervisord answers: it has given this listener up (state UNKNOWN, as a stray "
     "byte on its stdout brings about); leaving, so that it is started anew"
 )
-
-
-@dataclass
-class _Board:
-    """What the threads know of each other; every field is changed under the condition."""
-
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    snapshot: Snapshot = field(default_factory=Snapshot)
-    tick: bool = False
-    news: bool = False  # the roster has changed: somebody may have to be pinned
-    roster_wanted: bool = True
-    outcomes: list[Outcome] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)  # what persons ask; not heard while another listener acts
-    acting: bool = False
-    stopping: bool = False  # supervisord has said so itself
-
-    def put(self, **changes: object) -> None:
-        with self.changed:
-            for name, value in changes.items():
-                setattr(self, name, value)
-            self.changed.notify_all()
-
-    def put_roster(self, members: tuple[Member, ...], at: float) -> None:
-        with self.changed:
-            self.news = self.news or members != self.snapshot.members
-            self.snapshot = Snapshot(members, at)
-            self.changed.notify_all()
-
-    def wait_roster_wanted(self, at_most_s: float) -> None:
-        with self.changed:
-            if not self.roster_wanted:
-                self.changed.wait_for(lambda: self.roster_wanted, at_most_s)
-            self.roster_wanted = False
-
-    def put_shutting_down(self, at: float) -> None:
-        self.put(snapshot=replace(self.snapshot, at=at, shutting_down=True))
-
-    def add_request(self, data: str) -> None:
-        with self.changed:
-            if self.acting and len(self.requests) < REQUESTS_MOST:
-                self.requests.append(data)
-                self.changed.notify_all()
-
-    def add_outcome(self, outcome: Outcome) -> None:
-        with self.changed:
-            self.outcomes.append(outcome)
-            self.roster_wanted = True
-            self.changed.notify_all()
 
 
 @dataclass
@@ -140,7 +92,7 @@ class Listener:
         self._settings = settings
         self._env = env
         self._log = tell
-        self._board = _Board()
+        self._board = Exchange()
         self._history = History()
         self._reporter = Reporter(self._tell)
         self._clock = time.monotonic

@@ -138,6 +138,24 @@ class Ticks:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a worker takes of the machine, measured at ``at`` (monotonic). ``None``: not known, or not measured.
+
+    ``rss_bytes`` is resident memory of the worker and its ``helpers`` (other processes of its process group, and its
+    descendants). ``cpu_s`` is the worker's own, since its start. ``connections`` are those that it has accepted.
+    """
+
+    at: float
+    age_s: float
+    rss_bytes: int | None = None
+    cpu_s: float | None = None
+    fds: int | None = None
+    fds_limit: int | None = None
+    connections: int | None = None
+    helpers: int = 0
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What one look shows of one worker. ``None`` is *unknown*: our own limit or fault, and never a reason to act."""
 
@@ -153,3 +171,4 @@ class Evidence:
     http: HttpOutcome | None = None  # a probe that ended since the last look
     process_state: str = ""  # one letter of proc(5): R, S, D, T (stopped), t (traced), Z
     traced_by: int = 0  # TracerPid
+    usage: Usage | None = None  # as last measured, which is not at every look

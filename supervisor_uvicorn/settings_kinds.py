@@ -35,7 +35,7 @@ class Budget:
 @dataclass(frozen=True)
 class Kind:
     """``unit`` names what is taken, in a table's cell. ``metavar`` None: a flag without a value. A ``repeatable`` kind
-    parses one line into a tuple, and the tuples are joined.
+    parses one line into a tuple, and the tuples are joined. A ``secret`` value stands in no message.
     """
 
     unit: str
@@ -43,6 +43,7 @@ class Kind:
     parse: Callable[[str], Any]
     write: Callable[[Any], str]
     repeatable: bool = False
+    secret: bool = False
 
 
 def plain(number: float) -> str:
@@ -251,7 +252,7 @@ def headers() -> Kind:
     def write(pairs: tuple[tuple[str, str], ...]) -> str:
         return "\n".join(f"{name}: {value}" for name, value in pairs) or "none"
 
-    return Kind("Name: value", "HEADER", _header, write, repeatable=True)
+    return Kind("Name: value", "HEADER", _header, write, repeatable=True, secret=True)
 
 
 def _backoff(text: str) -> Backoff:

@@ -321,7 +321,7 @@ def test_a_wrong_flag_is_named_with_what_it_takes(argv: tuple[str, ...], says: s
         ("[supervisor-uvicorn]\nsilent_after\n", "not a configuration file"),
         ("silent_after=3\n", "not a configuration file"),
         ("[supervisor-uvicorn]\ndry_run=maybe\n", "neither true nor false"),
-        ("[supervisor-uvicorn]\nheader=\n  A: 1\n  B\n", '"B" is not Name: value'),
+        ("[supervisor-uvicorn]\nheader=\n  A: 1\n  B\n", '"***" is not Name: value'),
     ],
 )
 def test_a_wrong_file_is_named_with_what_to_write(conf: Path, text: str, says: str) -> None:
