@@ -12,7 +12,7 @@ from types import ModuleType
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from supervisor_uvicorn import brakes, panic, policy, reconcile, rollout, verdict  # noqa: E402
+from supervisor_uvicorn import brakes, limits, panic, policy, reconcile, rollout, verdict  # noqa: E402
 
 HEAD = """\
 Policy
@@ -33,6 +33,7 @@ ROOMS: tuple[tuple[str, ModuleType], ...] = (
     ("When too many answer wrong", panic),
     ("What we took down", reconcile),
     ("Rolling restarts", rollout),
+    ("Limits", limits),
     ("Backoff and budget", brakes),
 )
 

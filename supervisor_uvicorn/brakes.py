@@ -2,7 +2,8 @@
 
 The two answer different questions. *Backoff* is of one name: this worker was just replaced, has it helped? *Budget*
 is of the program: so many restarts in so short a time are a fault that restarting does not mend, and somebody must
-look (Erlang/OTP's restart intensity). Both are spent by health restarts alone, never by rolls and limits.
+look (Erlang/OTP's restart intensity). Both are spent by health restarts alone, never by rolls and limits; limits have a
+backoff of their own.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from .ledger import Outcome
 from .model import Member
+from .usage import Measured
 from .watch import Snapshot
 
 REQUESTS_MOST = 1000  # of one look; nobody types more
@@ -18,6 +19,7 @@ class Exchange:
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     snapshot: Snapshot = field(default_factory=Snapshot)
+    measured: Measured = field(default_factory=Measured)
     tick: bool = False
     news: bool = False  # the roster has changed: somebody may have to be pinned
     roster_wanted: bool = True

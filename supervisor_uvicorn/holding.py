@@ -5,6 +5,7 @@ A part of policy.py, which asks them and says why there are any.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from . import brakes, rollout
@@ -144,6 +145,33 @@ class Situation:
             return "in_doubt", f"a signal to {name} timed out and may still be carried out"
         return None
 
+    def limit_brake(self, past: Past) -> tuple[str, str] | None:
+        """What holds a worker that is well and over a limit: everything else goes first, and one is taken at a time."""
+        if held := self.private_brake(past):
+            return held
+        program = self.program
+        if program.roll is not None and program.roll.rolling:
+            return "rolling", "a rolling restart is under way"
+        if program.panic.since is not None:
+            return "panic", "too many workers are failing"
+        for subject in (self.group, past.name):
+            if subject in program.suspended:
+                return "suspended", f"the budget of restarts of {subject} is spent"
+        sick = [other.name for other in self.roster if self.loop_is_sick(other) or other.verdict is Verdict.FAILING]
+        if sick:
+            return "sick", f"{', '.join(sorted(sick))} goes first"
+        away = sorted(program.ours.keys() - {past.name})
+        if away:
+            return "max_unavailable", f"one at a time, and {', '.join(away)} is not proven healthy yet"
+        return (
+            self.trial_brake(past, drain=True)
+            or self.capacity_brake(past, canary=False)
+            or self._left(program.recycled, past)
+        )
+
     def backoff_brake(self, past: Past) -> tuple[str, str] | None:
-        left_s = brakes.backoff_left_s(self.program.waiting, past.name, self.ages)
+        return self._left(self.program.waiting, past)
+
+    def _left(self, waiting: Mapping[str, brakes.Waiting], past: Past) -> tuple[str, str] | None:
+        left_s = brakes.backoff_left_s(waiting, past.name, self.ages)
         return ("backoff", f"restarted a short while ago; again in {left_s:.0f} s") if left_s > 0 else None

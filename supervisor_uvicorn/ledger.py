@@ -32,11 +32,24 @@ class Reason(str, enum.Enum):
     FAILING = "failing"
     CANARY = "canary"  # failing together with too many others: one, to learn whether a restart helps
     ROLLING = "rolling"  # somebody asked for it (rollout.py)
+    MAX_RSS = "max_rss"  # over a limit (limits.py)
+    MAX_AGE = "max_age"
+    MAX_FDS = "max_fds"
 
     @property
     def of_the_loop(self) -> bool:
         """True where the replacement is proven by a turning loop alone: answers are another question."""
         return self in (Reason.SILENT, Reason.START_TIMEOUT)
+
+    @property
+    def of_a_limit(self) -> bool:
+        """True for a worker that is well, and over a limit."""
+        return self in (Reason.MAX_RSS, Reason.MAX_AGE, Reason.MAX_FDS)
+
+    @property
+    def of_health(self) -> bool:
+        """True for a sick worker: what spends budget and backoff, as rolls and limits do not."""
+        return self is not Reason.ROLLING and not self.of_a_limit
 
 
 class Result(str, enum.Enum):
@@ -95,7 +108,7 @@ class Ours:
     others_ran: bool = False  # since then another name of its group was seen that nobody had stopped
     came_up: bool = False  # its new pid has served, whatever it answers: as a trial it has passed
     taken_at: float | None = None  # when its name was first ended in this episode; None: at ``since``
-    waiting_before: Waiting | None = None  # what a restart that is called off gives back: its backoff,
+    waiting_before: Waiting | None = None  # what a restart that is called off gives back: its backoff (of its kind),
     panic_before: Panic | None = None  # the turn of a canary,
     ours_before: Ours | None = None  # and that it was ours already
 
@@ -122,6 +135,8 @@ class Program:
     workers: Mapping[str, Past] = field(default_factory=dict)
     ours: Mapping[str, Ours] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    # The same for limits, apart: what leaks soon again waits, and its next hang does not.
+    recycled: Mapping[str, Waiting] = field(default_factory=dict)
     spending: Spending = field(default_factory=Spending)
     suspended: frozenset[str] = frozenset()  # names, or the group itself
     right_ever: bool = False  # somebody answered its path right since the listener started

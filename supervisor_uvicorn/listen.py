@@ -1,12 +1,13 @@
 """The event listener: with threads.py the only place with threads and clocks.
 
-Five threads, so that nothing that can wait holds up a look:
+Six threads, so that nothing that can wait holds up a look:
 
     events   (main) reads stdin, answers OK at once, and wakes the others
     roster   asks supervisord who should be there, and the kernel what they are
     look     pulses, probes, decides; never waits for anybody
     remedy   carries out what was decided, step by step (remedies.py)
     report   keeps the board in supervisord up to date (reporter.py)
+    meter    measures what each worker takes of the machine (meters.py)
 
 and a few short-lived ones for HTTP probes. They hand each other frozen values through :class:`Exchange` and nothing
 else. A thread that fails in a way nobody thought of ends the process: supervisord starts it anew, and what was under
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import memory
+from . import memory, meters
 from .exchange import Exchange
 from .exit_on import Beyond, leave
 from .intentions import Intentions
@@ -56,6 +57,7 @@ from .supervisord.request import KIND
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
 from .supervisord.vigil import NO_TICK_S, Sign, Vigil
 from .threads import Crew, guarded
+from .usage import Meter
 from .watch import Snapshot, Watch, workers
 
 STANDBY_S = 2.0
@@ -187,9 +189,14 @@ class Listener:
             (lambda: self._rosters.run(self._rpc()), "roster"),
             (lambda: self._remedies.run(self._rpc()), "remedy"),
             (lambda: self._reporter.run(self._rpc()), "report"),
+            (self._measure, "meter"),
         ):
             threading.Thread(target=guarded, args=(work,), daemon=True, name=name).start()
         self._look(*earlier)
+
+    def _measure(self) -> None:
+        meter = Meter(self._clock, connections=_metrics_wanted(self._settings))
+        meters.run(meter, lambda: self._settings.of, self._board, self._clock)
 
     def _rpc(self) -> Rpc:
         return Rpc.from_environment(self._env)
@@ -213,6 +220,7 @@ class Listener:
                 ):
                     board.changed.wait(left_s)
                 full, outcomes, requests, snapshot = board.tick, board.outcomes, board.requests, board.snapshot
+                usages = board.measured.usages
                 called = board.tick or board.news or bool(outcomes or requests)
                 board.tick, board.news, board.outcomes, board.requests = False, False, [], []
                 if board.stopping:
@@ -224,7 +232,9 @@ class Listener:
                 next_at = looked_at + due_s
                 continue
             told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
-            decision, more = watch.look(now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes)
+            decision, more = watch.look(
+                now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=usages
+            )
             for event in told + more:
                 self._tell(event)
             self._remedies.show(_turning(watch), paused_now(watch.pauses, snapshot.members, now))
@@ -345,6 +355,10 @@ def _coming_back(watch: Watch, snapshot: Snapshot) -> list[str]:
 
 def _turning(watch: Watch) -> frozenset[WorkerId]:
     return frozenset(past.worker for past in workers(watch.ledger).values() if past.turns and past.worker is not None)
+
+
+def _metrics_wanted(settings: ListenSettings) -> bool:
+    return settings.metrics is not None or settings.metrics_textfile is not None
 
 
 def _wall_clock() -> datetime.datetime:

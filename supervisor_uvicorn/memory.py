@@ -128,6 +128,8 @@ def _entry(program: Program) -> dict[str, Any]:
         entry["spending"] = [[at, name] for at, name in program.spending.restarts]
     if program.waiting:
         entry["waiting"] = {name: [one.last_at, one.wait_s] for name, one in program.waiting.items()}
+    if program.recycled:
+        entry["recycled"] = {name: [one.last_at, one.wait_s] for name, one in program.recycled.items()}
     if program.suspended:
         entry["suspended"] = sorted(program.suspended)
     if program.panic != Panic():
@@ -186,16 +188,12 @@ class _Reading:
 
     def program(self, group: str, entry: Mapping[str, Any]) -> Program:
         names = [name for name in _list(entry.get("suspended")) if _name(name) and _belongs(name, group)]
-        waiting = {
-            name: one
-            for name, found in _dict(entry.get("waiting")).items()
-            if _is_worker(name, group) and (one := _or(self._waiting, found, None)) is not None
-        }
         served = [_or(lambda one: self._served(group, one), one, None) for one in _list(entry.get("served"))]
         return Program(
             workers={past.name: past for past in served if past is not None},
             spending=self._spending(group, _list(entry.get("spending"))),
-            waiting=waiting,
+            waiting=self._backoffs(group, entry.get("waiting")),
+            recycled=self._backoffs(group, entry.get("recycled")),
             suspended=frozenset(names),
             panic=_or(self._panic, entry.get("panic"), Panic()),
             roll=_or(lambda found: self._roll(group, found), entry.get("roll"), None),
@@ -232,6 +230,13 @@ class _Reading:
             raise _Odd
         worker, now = WorkerId(name, _number(pid, 1, MOST_PID), _number(born, 0, MOST_BORN)), self.now
         return Past(name, worker, now, since=now, moved_at=now, switched_at=now, served_since=now)
+
+    def _backoffs(self, group: str, found: Any) -> dict[str, Waiting]:
+        return {
+            name: one
+            for name, entry in _dict(found).items()
+            if _is_worker(name, group) and (one := _or(self._waiting, entry, None)) is not None
+        }
 
     def _waiting(self, found: Any) -> Waiting:
         if not isinstance(found, list) or len(found) != 2:

@@ -141,13 +141,16 @@ class Ticks:
 class Usage:
     """What a worker takes of the machine, measured at ``at`` (monotonic). ``None``: not known, or not measured.
 
-    ``rss_bytes`` is resident memory of the worker and its ``helpers`` (other processes of its process group, and its
-    descendants). ``cpu_s`` is the worker's own, since its start. ``connections`` are those that it has accepted.
+    ``rss_bytes`` is resident memory of the worker and its ``helpers`` (all its descendants), added up as ps shows it.
+    ``proven_bytes`` is what they take at the least: what they share is counted once where the kernel tells (Pss), else
+    the largest of them speaks for all. ``cpu_s`` is the worker's own, since its start. ``connections`` are those that
+    it has accepted, the one that we hold among them.
     """
 
     at: float
     age_s: float
     rss_bytes: int | None = None
+    proven_bytes: int | None = None
     cpu_s: float | None = None
     fds: int | None = None
     fds_limit: int | None = None

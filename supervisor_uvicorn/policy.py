@@ -28,30 +28,36 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     in_doubt            all        a roster later than the signal that timed out
     (called off)        all        5 s after the remedy was called off, doubling to 60 s while the same brake calls
                                    it off again; its own brake is told
+    rolling             limit      the rolling restart of the program is over
+    suspended           limit      there is room in the budget again, or ``resume``
+    sick                limit      no worker of the program is silent, overdue or failing: those go first
     state               roll       supervisord has it RUNNING, it can be looked at, and it is not ending by itself
     starting            roll       it serves
     silent              roll       no worker of the program is silent: those go first
     path                failing    somebody has answered right on this path since the listener started
     panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
-                                   one canary after 60 s, then after 120, 240 and each 300 s
+                                   one canary after 60 s, then after 120, 240 and each 300 s. A limit waits too
     trial               all        the replacement under test serves, or start_timeout + 60 s have gone by; 60 s
                                    doubling to 300 s with each replacement more that does not
     last_serving        drain      another worker serves (two or more workers)
-    max_unavailable     drain      fewer workers than this are not serving, late or not proven yet
-    backoff             health     10 s doubling to 300 s after the last restart of the same name
+    max_unavailable     drain      fewer workers than this are not serving, late or not proven yet; for a limit: none
+    backoff             health     10 s doubling to 300 s after the last restart of the same name; limits count theirs
+                                   apart
     budget              health     (told as ``suspended``) a restart of the window is older than the window; not asked
                                    for a silent worker while nobody serves, and such a restart is not counted
     dry_run             all        the setting is taken away
     ==================  =========  ============================================================================
 
-*roll* is a worker whose turn it is in a rolling restart that somebody asked for (rollout.py), *drain* are rolls and
-failing workers, *health* are all but rolls. A worker of a roll that is silent is aborted, and only its own brakes and
-the trial hold it.
+*roll* is a worker whose turn it is in a rolling restart that somebody asked for (rollout.py), *limit* one that is
+healthy and over a limit (limits.py), *drain* are rolls, limits and failing workers, *health* are all but rolls and
+limits. A worker of a roll that is silent is aborted, and only its own brakes and the trial hold it. What is over a
+limit serves, so it comes last: one at a time, while nothing else is wrong; and that it waits is told only when it has
+waited for a minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from . import brakes, rollout
@@ -82,6 +88,9 @@ from .verdict import Ages, Past, judge
 
 ROLL_HELD_S = 5.0
 """A roll that waits for less is not told to be held: a peer that is late by a moment is no news."""
+
+LIMIT_HELD_S = 60.0
+"""The same for a worker over a limit: that it waits for its peers is how it is meant."""
 
 GAPS_REMEMBERED_S = 3600.0
 MOST_GAPS = 64
@@ -136,6 +145,7 @@ class _Desk(Situation):
             self._restart_silent()
             self._restart_failing()
             self._go_on_rolling()
+            self._recycle()
         self.program = replace(self.program, said=self.told)
 
     # -- what is known ----------------------------------------------------------------------------------------------
@@ -158,16 +168,14 @@ class _Desk(Situation):
         """What has grown too old to count: spent restarts, backoffs of the long healthy, episodes that are over."""
         program, settings, ages = self.program, self.settings, self.ages
         spending = program.spending.still_counting(settings.budget, ages)
-        waiting = {
-            name: entry
-            for name, entry in program.waiting.items()
-            if not self._healthy_for(name, settings.backoff.forget_after_s)
-        }
+        waiting, recycled = self._not_forgotten(program.waiting), self._not_forgotten(program.recycled)
         called_off = {name: entry for name, entry in program.called_off.items() if self._still_wanted(entry)}
         alive = {past.worker for past in program.workers.values()}
         for name, mine in program.ours.items():  # adopted from an earlier listener
-            if name not in waiting and settings.backoff.first_s > 0 and mine.reason is not Reason.ROLLING:
+            if name not in waiting and mine.reason.of_health:
                 waiting = brakes.after_restart(waiting, name, settings.backoff, mine.since)
+            elif name not in recycled and mine.reason.of_a_limit:
+                recycled = brakes.after_restart(recycled, name, settings.backoff, mine.since)
         calm = not program.ours and not any(self.loop_is_sick(past) for past in self.roster)
         room = {subject for subject in program.suspended if self.left(subject, spending) > 0}
         self.notes += [Resumed(subject, "there is room in the budget again") for subject in sorted(room)]
@@ -175,20 +183,25 @@ class _Desk(Situation):
             program,
             spending=spending,
             waiting=waiting,
+            recycled=recycled,
             called_off=called_off,
             suspended=program.suspended - room,
             stuck=frozenset(worker for worker in program.stuck if worker in alive),
             healed=program.healed and not calm,
         )
 
+    def _not_forgotten(self, waiting: Mapping[str, brakes.Waiting]) -> dict[str, brakes.Waiting]:
+        forget_after_s = self.settings.backoff.forget_after_s
+        return {name: entry for name, entry in waiting.items() if not self._healthy_for(name, forget_after_s)}
+
     def _still_wanted(self, entry: CalledOff) -> bool:
-        """Is there still a reason to end it: it is sick, or a roll has it in its list?"""
+        """Is there still a reason to end it: it is sick, over a limit, or a roll has it in its list?"""
         past = self.program.workers.get(entry.worker.name)
         if past is None or past.worker != entry.worker:
             return False
         roll = self.program.roll
         to_go = roll is not None and roll.rolling and any(turn.old == entry.worker for turn in roll.turns)
-        return to_go or past.verdict is not Verdict.HEALTHY
+        return to_go or past.verdict is not Verdict.HEALTHY or past.over_limit
 
     def _healthy_for(self, name: str, seconds: float) -> bool:
         past = self.program.workers.get(name)
@@ -266,6 +279,18 @@ class _Desk(Situation):
             self.notes.append(RollEnded(self.group, roll))
         self.program = replace(self.program, roll=roll)
 
+    def _recycle(self) -> None:
+        """Replace who is well and over a limit: the longest over it first, and one at a time."""
+        over = [past for past in self.roster if past.over_limit and past.verdict is Verdict.HEALTHY]
+        for past in sorted(over, key=lambda past: (past.over_since, past.name)):
+            if any(isinstance(order, Restart) and order.worker == past.worker for order in self.orders):
+                continue  # its turn in a roll has come at this very look
+            if held := self.limit_brake(past):
+                if self.ages.of(past.over_since) >= LIMIT_HELD_S:
+                    self._hold(past.name, *held, past)
+                continue
+            self._order(past, Remedy.DRAIN, Reason(past.limit), past.over)
+
     def _start(self, past: Past) -> None:
         """Start a name that is down for a roll, and, where it is ours, let reconcile know of it."""
         name, mine = past.name, self.program.ours.get(past.name)
@@ -322,7 +347,7 @@ class _Desk(Situation):
         self.orders.append(order)
         self._said_stays(past.name)
         program, now, name = self.program, self.ages.now, past.name
-        health = reason is not Reason.ROLLING  # a roll spends neither budget nor backoff
+        health, backoff = reason.of_health, self.settings.backoff  # a roll spends neither budget nor backoff
         before = program.ours.get(name)
         mine = Ours(
             past.worker,
@@ -331,7 +356,7 @@ class _Desk(Situation):
             remedy,
             detail,
             taken_at=before.first_at if before and not before.came_up else None,
-            waiting_before=program.waiting.get(name),
+            waiting_before=(program.recycled if reason.of_a_limit else program.waiting).get(name),
             panic_before=program.panic if reason is Reason.CANARY else None,
             ours_before=replace(before, ours_before=None) if before else None,
         )
@@ -339,7 +364,8 @@ class _Desk(Situation):
             program,
             ours={**program.ours, name: mine},
             spending=program.spending.spend(name, now) if counts and health else program.spending,
-            waiting=brakes.after_restart(program.waiting, name, self.settings.backoff, now)
-            if health
-            else program.waiting,
+            waiting=brakes.after_restart(program.waiting, name, backoff, now) if health else program.waiting,
+            recycled=brakes.after_restart(program.recycled, name, backoff, now)
+            if reason.of_a_limit
+            else program.recycled,
         )

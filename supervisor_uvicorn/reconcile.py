@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from . import brakes, rollout
-from .ledger import CalledOff, GaveBack, Ledger, Note, Ours, Outcome, Program, Reason, Replaced, Result, Start
+from .ledger import CalledOff, GaveBack, Ledger, Note, Ours, Outcome, Program, Replaced, Result, Start
 from .model import Member, State
 from .settings import Settings
 from .verdict import Ages, Past
@@ -59,7 +59,10 @@ def hear(program: Program, outcomes: Iterable[Outcome], ages: Ages) -> Program:
 def _undo(program: Program, mine: Ours, outcome: Outcome, now: float) -> Program:
     """Nothing was done to it: as if the order had not been given, but not again at once."""
     name = mine.worker.name
-    waiting = {other: entry for other, entry in program.waiting.items() if other != name}
+    limit = mine.reason.of_a_limit
+    waiting = {
+        other: entry for other, entry in (program.recycled if limit else program.waiting).items() if other != name
+    }
     if mine.waiting_before is not None:
         waiting[name] = mine.waiting_before
     ours = {other: entry for other, entry in program.ours.items() if other != name}
@@ -72,7 +75,8 @@ def _undo(program: Program, mine: Ours, outcome: Outcome, now: float) -> Program
     return replace(
         program,
         ours=ours,
-        waiting=waiting,
+        waiting=program.waiting if limit else waiting,
+        recycled=waiting if limit else program.recycled,
         spending=program.spending.refund(name, mine.since),
         panic=mine.panic_before if canary_was_it and mine.panic_before else program.panic,
         called_off={
@@ -202,7 +206,7 @@ def adopt(ledger: Ledger, found: Mapping[str, Ours], counted: frozenset[str] = f
     for name, mine in found.items():
         group = mine.worker.group
         program = programs.get(group, Program())
-        counts = group not in counted and mine.reason is not Reason.ROLLING
+        counts = group not in counted and mine.reason.of_health
         programs[group] = replace(
             program,
             ours={**program.ours, name: mine},

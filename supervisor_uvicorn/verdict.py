@@ -26,7 +26,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .model import Answer, Evidence, HttpOutcome, Member, State, Ticks, Verdict, WorkerId
+from .limits import FRESH_S, TWICE, over
+from .model import Answer, Evidence, HttpOutcome, Member, State, Ticks, Usage, Verdict, WorkerId
 from .settings import Settings
 
 LOOKS_BEFORE_SILENT = 3
@@ -113,6 +114,17 @@ class Past:
     right_ever: bool = False
     answers_right: bool = False  # the last answer that counted was right
     traced_by: int = 0
+    # what it takes
+    usage: Usage | None = None
+    limit: str = ""  # the setting whose limit it is over: max_rss, max_fds, max_age
+    over: str = ""  # how far, in words
+    over_times: int = 0  # measurements one after another
+    over_since: float = 0.0
+
+    @property
+    def over_limit(self) -> bool:
+        """Is that certain? Its age only grows; memory and descriptors come and go."""
+        return bool(self.limit) and (self.limit == "max_age" or self.over_times >= TWICE)
 
     @property
     def ended(self) -> bool:
@@ -198,6 +210,8 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
     now = ages.now
     apart_s = settings.silent_after_s / LOOKS_APART
     past = replace(past, traced_by=seen.traced_by, pinned=seen.pinned, lag_s=seen.lag_s)
+    if seen.usage is not past.usage or past.limit:
+        past = _remember_usage(past, seen, now, settings)
     past = _remember_ticks(past, seen.ticks, now, apart_s)
     if seen.unread_since is None:
         if past.unread_since is not None:  # most often it is not, and a replace costs 8 us
@@ -219,6 +233,20 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
     if serving and past.served_since is None:
         past = replace(past, served_since=now, moved_at=now, switched_at=now)
     return past
+
+
+def _remember_usage(past: Past, seen: Evidence, now: float, settings: Settings) -> Past:
+    usage = seen.usage
+    if usage is None or now - usage.at > FRESH_S:
+        return replace(past, usage=None, limit="", over="", over_times=0)
+    if usage is past.usage:
+        return past
+    limit, words = over(usage, seen.worker, settings)
+    if not limit:
+        return replace(past, usage=usage, limit="", over="", over_times=0)
+    if limit != past.limit:
+        return replace(past, usage=usage, limit=limit, over=words, over_times=1, over_since=now)
+    return replace(past, usage=usage, over=words, over_times=past.over_times + 1)
 
 
 def _remember_ticks(past: Past, ticks: Ticks | None, now: float, apart_s: float) -> Past:

@@ -13,7 +13,7 @@ from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
 from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
-from .model import Evidence, Member, State, Ticks, Verdict, WorkerId
+from .model import Evidence, Member, State, Ticks, Usage, Verdict, WorkerId
 from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out
 from .policy import decide
 from .probe.pins import Pins
@@ -76,13 +76,15 @@ class Watch:
         full: bool,
         due_s: float,
         outcomes: Iterable[Outcome] = (),
+        usages: Mapping[WorkerId, Usage] | None = None,
     ) -> tuple[Decision, list[events.Event]]:
-        """Look at everybody. ``full``: a TICK's look, with HTTP probes; else the pulse alone."""
+        """Look at everybody. ``full``: a TICK's look, with HTTP probes; else the pulse alone. ``usages``: what they
+        take, as last measured."""
         watched = [member for member in snapshot.members if not member.not_watched]
         told = self._tell_roster(snapshot.members)
         if full:
             told += self._tell_slips(snapshot.members)
-        evidence, troubles = self._evidence(watched, full)
+        evidence, troubles = self._evidence(watched, full, usages or {})
         told += troubles
         self.pauses, over = run_out(self.pauses, now)
         paused = paused_now(self.pauses, snapshot.members, now)
@@ -149,7 +151,9 @@ class Watch:
 
     # -- evidence ---------------------------------------------------------------------------------------------------
 
-    def _evidence(self, members: list[Member], full: bool) -> tuple[dict[WorkerId, Evidence], list[events.Event]]:
+    def _evidence(
+        self, members: list[Member], full: bool, usages: Mapping[WorkerId, Usage]
+    ) -> tuple[dict[WorkerId, Evidence], list[events.Event]]:
         running = {
             member.worker: member for member in members if member.state is State.RUNNING and member.worker is not None
         }
@@ -175,7 +179,7 @@ class Watch:
                 self._pinned.add(worker)
                 told.append(events.Pinned(worker))
             told += self._tell_trouble(member, sight)
-            evidence[worker] = self._one(worker, member, sight)
+            evidence[worker] = self._one(worker, member, sight, usages.get(worker))
         self._pinned &= running.keys()
         return evidence, told
 
@@ -197,9 +201,9 @@ class Watch:
             return False
         return mine.remedy is Remedy.DRAIN  # until it is aborted, whether it turns again is worth knowing
 
-    def _one(self, worker: WorkerId, member: Member, sight: Sight) -> Evidence:
+    def _one(self, worker: WorkerId, member: Member, sight: Sight, usage: Usage | None) -> Evidence:
         if sight.pinned and sight.unread_since is None:
-            return Evidence(worker, pinned=True, lag_s=sight.lag_s, http=sight.http)
+            return Evidence(worker, pinned=True, lag_s=sight.lag_s, http=sight.http, usage=usage)
         past = self._past(member)
         known_to_serve = sight.pinned and past is not None and past.worker == worker and past.serving is True
         state, tracer = _state(worker)
@@ -219,6 +223,7 @@ class Watch:
             http=sight.http,
             process_state=state,
             traced_by=tracer,
+            usage=usage,
         )
 
     def _serving(self, worker: WorkerId, member: Member) -> bool | None:

@@ -163,14 +163,14 @@ def process_group_members(pgid: int, table: Mapping[int, Kin] | None = None) -> 
 
 def environ(pid: int) -> dict[str, str]:
     """The environment that the process was started with."""
-    data = _with_rights(pid, lambda: _read(f"/proc/{pid}/environ"))
+    data = with_rights(pid, lambda: _read(f"/proc/{pid}/environ"))
     pairs = (os.fsdecode(part).partition("=") for part in data.split(b"\0") if b"=" in part)
     return {key: value for key, _, value in pairs}
 
 
 def cwd(pid: int) -> str:
     """The working directory."""
-    return _with_rights(pid, lambda: _readlink(f"/proc/{pid}/cwd"))
+    return with_rights(pid, lambda: _readlink(f"/proc/{pid}/cwd"))
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -185,7 +185,7 @@ def descriptors(pid: int) -> dict[int, str]:
                 continue
         return found
 
-    return _with_rights(pid, read)
+    return with_rights(pid, read)
 
 
 def find_socket(pid: int, inode: int) -> int | None:
@@ -202,17 +202,17 @@ def find_socket(pid: int, inode: int) -> int | None:
                 continue
         return None
 
-    return _with_rights(pid, find)
+    return with_rights(pid, find)
 
 
 def descriptor_numbers(pid: int) -> list[int]:
     """The numbers of every open descriptor, without a look at what each one is: 1 ms for 9,000."""
-    return [int(name) for name in _with_rights(pid, lambda: _listdir(f"/proc/{pid}/fd"))]
+    return [int(name) for name in with_rights(pid, lambda: _listdir(f"/proc/{pid}/fd"))]
 
 
 def descriptor_link(pid: int, fd: int) -> str:
     """What one descriptor points to: a path, or ``socket:[INODE]`` and the like."""
-    return _with_rights(pid, lambda: _readlink(f"/proc/{pid}/fd/{fd}"))
+    return with_rights(pid, lambda: _readlink(f"/proc/{pid}/fd/{fd}"))
 
 
 def socket_inodes(pid: int, fds: Sequence[int]) -> list[int]:
@@ -229,7 +229,7 @@ def socket_inodes(pid: int, fds: Sequence[int]) -> list[int]:
                 found.append(int(link[8:-1]))
         return found
 
-    return _with_rights(pid, read)
+    return with_rights(pid, read)
 
 
 def socket_inode(pid: int, fd: int) -> int | None:
@@ -238,7 +238,7 @@ def socket_inode(pid: int, fd: int) -> int | None:
     A vanished process is None as well: the kernel answers the same for both.
     """
     try:
-        link = _with_rights(pid, lambda: _readlink(f"/proc/{pid}/fd/{fd}"))
+        link = with_rights(pid, lambda: _readlink(f"/proc/{pid}/fd/{fd}"))
     except Gone:
         return None
     return int(link[8:-1]) if link.startswith("socket:[") else None
@@ -262,7 +262,7 @@ def epoll_watched_inodes(pid: int, links: Mapping[int, str] | None = None) -> fr
                     continue
         return frozenset(watched)
 
-    return _with_rights(pid, read)
+    return with_rights(pid, read)
 
 
 def wchan(pid: int) -> str:
@@ -275,7 +275,7 @@ def wchan(pid: int) -> str:
         return text
 
     try:
-        return _with_rights(pid, read)
+        return with_rights(pid, read)
     except Refused:
         return ""
 
@@ -285,7 +285,7 @@ def syscall(pid: int) -> tuple[int, tuple[int, ...]] | None:
 
     Asks for more than the other files here, PTRACE_MODE_ATTACH_FSCREDS: Yama may refuse it (ptrace(2)).
     """
-    words = _with_rights(pid, lambda: _read(f"/proc/{pid}/task/{pid}/syscall")).split()
+    words = with_rights(pid, lambda: _read(f"/proc/{pid}/task/{pid}/syscall")).split()
     if len(words) < 7 or words[0] == b"-1":  # "running"; -1: blocked, but in no system call (a page fault)
         return None
     return int(words[0]), tuple(int(word, 16) for word in words[1:7])
@@ -316,7 +316,7 @@ def empty_core(pid: int) -> None:
         except OSError as error:
             raise from_os(error, f"/proc/{pid}/coredump_filter") from error
 
-    _with_rights(pid, write)
+    with_rights(pid, write)
 
 
 def _prlimit(pid: int, limits: tuple[int, int] | None) -> tuple[int, int]:
@@ -331,8 +331,10 @@ def _prlimit(pid: int, limits: tuple[int, int] | None) -> tuple[int, int]:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _with_rights(pid: int, read: Callable[[], _T]) -> _T:
-    """``read()``, and where it is refused and we are root, once more with the process owner's identity."""
+def with_rights(pid: int, read: Callable[[], _T]) -> _T:
+    """``read()``, and where it is refused and we are root, once more with the process owner's identity.
+
+    What ``read`` raises besides :class:`Refused` is raised."""
     try:
         return read()
     except Refused:

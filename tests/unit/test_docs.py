@@ -153,7 +153,7 @@ def wrong_flags(text: str) -> list[str]:
 
 def known_brakes() -> dict[str, str]:
     """Brake -> whom it holds: those of the policy's table, and those with which a remedy is called off."""
-    table = re.findall(r"^    (\w+) +(all|health|failing|drain|roll) ", policy.__doc__ or "", re.MULTILINE)
+    table = re.findall(r"^    (\w+) +(all|health|failing|drain|roll|limit) ", policy.__doc__ or "", re.MULTILINE)
     source = inspect.getsource(remedy) + inspect.getsource(helpers)
     return dict.fromkeys(re.findall(r'CalledOff\("(\w+)"', source), "one") | dict(table)
 
@@ -169,7 +169,7 @@ def wrong_brakes(text: str) -> list[str]:
         must = {
             "suspended" if brake == "budget" else brake
             for brake, whom in known_brakes().items()
-            if whom not in ("roll", "one")
+            if whom not in ("roll", "limit", "one")
         }
         wrong += [f"the brake {brake} is missing" for brake in sorted(must - named)]
     return wrong
