@@ -22,7 +22,7 @@ import select
 import socket
 import time
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,13 +122,22 @@ class Rpc:
 
     ``server_url`` is ``http://host:port`` or ``unix:///path``, as supervisord puts it into ``SUPERVISOR_SERVER_URL``.
     Basic authentication is used where ``username`` or ``password`` is given; user info within the URL is not, nor is it
-    ever shown. ``deadline_s`` is for one call.
+    ever shown. ``deadline_s`` is for one call. ``observe`` is told of each call how long it took (s), and whether
+    supervisord answered it: a :class:`Fault` is an answer.
     Raises :class:`RpcError` for a URL of another kind.
     """
 
-    def __init__(self, server_url: str, username: str = "", password: str = "", deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        server_url: str,
+        username: str = "",
+        password: str = "",
+        deadline_s: float = DEADLINE_S,
+        observe: Callable[[float, bool], None] | None = None,
+    ) -> None:
         self.server_url = server_url = shown(server_url)
         self.deadline_s = deadline_s
+        self._observe = observe
         self._unix_path = ""
         self._host, self._port = "", 0
         if server_url.startswith("unix://"):
@@ -153,7 +162,12 @@ class Rpc:
         self._connection: _Connection | None = None
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str], deadline_s: float = DEADLINE_S) -> Rpc:
+    def from_environment(
+        cls,
+        env: Mapping[str, str],
+        deadline_s: float = DEADLINE_S,
+        observe: Callable[[float, bool], None] | None = None,
+    ) -> Rpc:
         """From what supervisord gives its children, as supervisor's own childutils reads it (``getRPCTransport``).
 
         Raises :class:`RpcError` where ``SUPERVISOR_SERVER_URL`` is missing.
@@ -161,7 +175,7 @@ class Rpc:
         url = env.get("SUPERVISOR_SERVER_URL", "")
         if not url:
             raise RpcError("SUPERVISOR_SERVER_URL is not set: supervisord has no RPC server, or did not start us")
-        return cls(url, env.get("SUPERVISOR_USERNAME", ""), env.get("SUPERVISOR_PASSWORD", ""), deadline_s)
+        return cls(url, env.get("SUPERVISOR_USERNAME", ""), env.get("SUPERVISOR_PASSWORD", ""), deadline_s, observe)
 
     def __enter__(self) -> Rpc:
         return self
@@ -184,6 +198,20 @@ class Rpc:
         ``deadline_s`` overrides the client's own, in seconds. Raises :class:`RpcError` and its kinds; ``TypeError`` or
         ``OverflowError`` for parameters that XML-RPC cannot carry (None, an int beyond 31 bits).
         """
+        if self._observe is None:
+            return self._call(method, params, idempotent, deadline_s)
+        began, answered = time.monotonic(), False
+        try:
+            result = self._call(method, params, idempotent, deadline_s)
+            answered = True
+        except Fault:
+            answered = True
+            raise
+        finally:
+            self._observe(time.monotonic() - began, answered)
+        return result
+
+    def _call(self, method: str, params: tuple[Any, ...], idempotent: bool, deadline_s: float | None) -> Any:
         # A lone surrogate (a byte that was no UTF-8) cannot be sent; "?" stands in its place.
         body = xmlrpc.client.dumps(params, method).encode("utf-8", "replace")
         until = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
