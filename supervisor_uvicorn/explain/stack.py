@@ -26,6 +26,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor_uvicorn.child import ends_with_us
 from supervisor_uvicorn.explain.frames import Frame, within
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import KernelError
@@ -40,14 +41,6 @@ _TRIES = 3  # of a stack that moved while it was read
 _MAX_ANSWER_BYTES = 2 * 1024 * 1024  # 15 ms to parse; 100 threads of 60 frames have 1.4 MB
 _KILLED_WITHIN_S = 0.2
 
-# Becomes py-spy, and is killed when we end: nobody else would end it, and the next listener would hold a worker that it
-# traces. PR_SET_PDEATHSIG is 1 (prctl(2), linux/prctl.h); 20 ms.
-_ENDS_WITH_US = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 _DENIED = ("permission denied", "operation not permitted")
 
 
@@ -151,7 +144,7 @@ def _start(command: list[str], owner: tuple[int, int] | None, out: int, err: int
     os.stat(command[0])  # what is missing is said here, and not by the interpreter in between
     user: dict[str, Any] = {} if owner is None else {"user": owner[0], "group": owner[1], "extra_groups": []}
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _ENDS_WITH_US, str(os.getpid()), *command],
+        ends_with_us(command),  # else the next listener would hold a worker that it traces
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=err,
