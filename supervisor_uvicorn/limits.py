@@ -1,9 +1,9 @@
 """Which limit a worker is over: ``max_rss``, ``max_fds``, ``max_age``. Pure.
 
 Over a limit is no sickness: the worker serves, and is drained and replaced in its turn. So what is not certain, or not
-fresh, is not held against it, and memory and descriptors, which come and go, count when two measurements in a row say
-so. The spread of ages comes from the worker's own identity and not from a die, so that a listener that is started anew
-finds the same.
+fresh, is not held against it, and memory and descriptors come and go: two measurements in a row have to say so. The
+spread of ages comes from the worker's own identity and not from a die, so that a listener that is started anew finds
+the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRESH_S = 120.0
 """A measurement that is older says nothing any more: whoever measures has stopped, or the machine was asleep."""
 
 TWICE = 2
-"""So many measurements in a row, of what comes and goes."""
+"""So many measurements in a row: a peak is forgiven, and nobody is judged at the first look at him."""
 
 
 def over(usage: Usage, worker: WorkerId, settings: Settings) -> tuple[str, str]:

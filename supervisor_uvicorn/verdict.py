@@ -123,8 +123,8 @@ class Past:
 
     @property
     def over_limit(self) -> bool:
-        """Is that certain? Its age only grows; memory and descriptors come and go."""
-        return bool(self.limit) and (self.limit == "max_age" or self.over_times >= TWICE)
+        """Is that certain?"""
+        return self.over_times >= TWICE
 
     @property
     def ended(self) -> bool:

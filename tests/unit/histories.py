@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supervisor_uvicorn import memory
 from supervisor_uvicorn.ledger import (
@@ -26,7 +26,7 @@ from supervisor_uvicorn.ledger import (
     Result,
     Start,
 )
-from supervisor_uvicorn.model import Address, Answer, Evidence, HttpOutcome, Member, State, Ticks, WorkerId
+from supervisor_uvicorn.model import Address, Answer, Evidence, HttpOutcome, Member, State, Ticks, Usage, WorkerId
 from supervisor_uvicorn.operations import Pauses, Reply, carry_out, paused_now, run_out
 from supervisor_uvicorn.policy import decide
 from supervisor_uvicorn.reconcile import adopt
@@ -69,6 +69,17 @@ class Process:
     queued_since: float | None = None
     asked_at: float | None = None
     answers: list[Answer] = field(default_factory=list)  # delivered to the policy
+    # what it takes
+    rss_bytes: float = 50e6
+    leaks_bytes_per_s: float = 0.0
+    fds: int = 20
+    measured: Usage | None = None
+
+    def measure(self, now: float, since: float) -> None:
+        """As the meter does; it has leaked since ``since``."""
+        self.rss_bytes += self.leaks_bytes_per_s * (now - since)
+        size_bytes = int(self.rss_bytes)
+        self.measured = Usage(now, now - self.began, size_bytes, size_bytes, fds=self.fds, fds_limit=1000)
 
     def is_blocked(self, now: float) -> bool:
         return any(start <= now < end for start, end, _ in self.blocked)
@@ -99,6 +110,7 @@ class Sim:
     can_start: bool = True  # False: every process exits at once
     poisoned: bool = False  # every new process hangs as soon as it serves
     wrong_again: bool = False  # every new process answers wrong
+    leaks_bytes_per_s: float = 0.0  # every new process does
     autorestart: bool = True
     limit_concurrency: bool = False  # no pin may be held
     wins_no_accept: bool = False  # it is never pinned, though it accepts
@@ -134,6 +146,8 @@ class World:
         self.starts: list[tuple[float, Start]] = []
         self.notes: list[tuple[float, Note]] = []
         self.tick_at = self.now
+        self.measured_at = self.now
+        self.measures = True  # False: the meter hangs
         self.before = Ledger()
         self.last_look: Look | None = None
         self.watch: Callable[[World, Look, Decision], None] = lambda world, look, decision: None
@@ -152,6 +166,12 @@ class World:
     def answer(self, answer: Answer, *indexes: int, takes_s: float = 0.01) -> None:
         for index in indexes:
             self.alive(index).answer, self.alive(index).takes_s = answer, takes_s
+
+    def leak(self, bytes_per_s: float, *indexes: int, again: bool = True) -> None:
+        """``again``: every new process of these names does so, too."""
+        for index in indexes:
+            self.alive(index).leaks_bytes_per_s = bytes_per_s
+            self.sims[index].leaks_bytes_per_s = bytes_per_s if again else 0.0
 
     def alive(self, index: int) -> Process:
         process = self.sims[index].process
@@ -236,6 +256,7 @@ class World:
             tick = self.now >= self.tick_at
         if tick:
             self.tick_at = self.now + TICK_S
+        self._measure()
         evidence = self._evidence(tick)
         members = self.roster()
         at = self.now if self.roster_at is None else self.roster_at
@@ -332,6 +353,7 @@ class World:
             process.blocked.append((process.serves_at, FOREVER, False))
         if sim.wrong_again:
             process.answer = Answer.WRONG
+        process.leaks_bytes_per_s = sim.leaks_bytes_per_s
         return process
 
     def _spawn(self, sim: Sim) -> None:
@@ -377,6 +399,15 @@ class World:
 
     # -- what a look shows: as watch.py, pins and proc would --------------------------------------------------------
 
+    def _measure(self) -> None:
+        """Each 5 s, as meters.py does."""
+        if self.now - self.measured_at < TICK_S or not self.measures:
+            return
+        for sim in self.sims:
+            if sim.process is not None and sim.state is State.RUNNING:
+                sim.process.measure(self.now, max(self.measured_at, sim.process.began))
+        self.measured_at = self.now
+
     def _evidence(self, tick: bool) -> Mapping[WorkerId, Evidence]:
         found = {}
         for sim in self.sims:
@@ -384,7 +415,8 @@ class World:
             if process is None or sim.hidden:  # whatever its state: the policy must not rely on watch.py's own filter
                 continue
             worker = WorkerId(sim.name, process.pid, process.pid)
-            found[worker] = Evidence(worker) if sim.unreadable else self._see(sim, process, worker, tick)
+            seen = Evidence(worker) if sim.unreadable else self._see(sim, process, worker, tick)
+            found[worker] = replace(seen, usage=process.measured)
         return found
 
     def _see(self, sim: Sim, process: Process, worker: WorkerId, tick: bool) -> Evidence:

@@ -22,6 +22,7 @@ from supervisor_uvicorn.model import Answer, Evidence, HttpOutcome, State, Verdi
 from supervisor_uvicorn.policy import decide
 from supervisor_uvicorn.rollout import LONGEST_WAIT_S, NO_PROCESS, Roll, RollState, Stage
 from supervisor_uvicorn.settings import Backoff, Budget, Settings
+from supervisor_uvicorn.settings_limits import MaxAge
 
 FEW = profile(
     max_examples=40,
@@ -54,6 +55,7 @@ _faults: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("set"), _worker, st.sampled_from(["can_start", "autorestart"]), st.booleans()),
     st.tuples(st.just("start_s"), _worker, st.sampled_from([5.0, FOREVER, 0.5])),
     st.tuples(st.just("dies"), _worker),
+    st.tuples(st.just("leak"), _worker, st.sampled_from([1e6, 20e6]), st.booleans()),
 )
 _others: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("recover"), _worker),
@@ -116,6 +118,8 @@ _settings = st.builds(
     backoff=st.sampled_from([Backoff(0, 0), Backoff(2, 8), Backoff(10, 300)]),
     budget=st.sampled_from([Budget(), Budget(1, 60), Budget(4, 60), Budget(1000)]),
     dry_run=st.sampled_from([False] * 7 + [True]),
+    max_rss_bytes=st.sampled_from([None, 100_000_000]),
+    max_age=st.sampled_from([None, None, MaxAge(120.0, 30.0)]),
 )
 
 
@@ -150,6 +154,9 @@ class Referee:
             self.is_a_proper_candidate(world, look, order)
             if order.reason is Reason.ROLLING:
                 self.may_be_rolled(world, program, order, decision)
+                continue
+            if order.reason.of_a_limit:
+                self.may_be_recycled(world, program, order, decision)
                 continue
             if order.remedy is Remedy.DRAIN:
                 self.may_be_drained(world, look, order, decision)
@@ -282,6 +289,30 @@ class Referee:
         assert self.was_right, "nobody has ever answered right: the path is wrong"
         self.leaves_enough(world, order, decision)
 
+    def may_be_recycled(self, world: World, program: Program, order: Restart, decision: Decision) -> None:
+        """Over its limit, well, alone in it, and nothing else is wrong or under way."""
+        _, process = self.process_of(world, order)
+        limits, name = world.settings, order.worker.name
+        if order.reason is Reason.MAX_RSS:
+            assert limits.max_rss_bytes is not None
+            assert process.rss_bytes > limits.max_rss_bytes
+        else:
+            assert order.reason is Reason.MAX_AGE
+            assert limits.max_age is not None
+            assert world.now - process.began > limits.max_age.least_s
+        assert order.remedy is Remedy.DRAIN
+        assert program.workers[name].verdict is Verdict.HEALTHY
+        assert not self.away.keys() - {name}, "together with others"
+        assert [one for one in decision.orders if isinstance(one, Restart)] == [order]
+        assert program.roll is None or not program.roll.rolling
+        assert program.panic.since is None, "in panic"
+        assert not {"web", name} & program.suspended
+        assert not [one for one in program.workers.values() if one.verdict in (Verdict.SILENT, Verdict.FAILING)]
+        self.leaves_enough(world, order, decision)
+        before = [at for at, one in self.orders if one.reason.of_a_limit and one.worker.name == name]
+        if before and (before[-1], name) not in self.off:
+            assert world.now - before[-1] >= limits.backoff.first_s
+
     def leaves_enough(self, world: World, order: Restart, decision: Decision) -> None:
         """max_unavailable, and never the last that serves, with all that this look and earlier ones have ordered."""
         shown = [sim for sim in world.sims if sim.listed and not sim.not_watched]
@@ -361,7 +392,7 @@ class Referee:
     def keeps_the_pace(self, world: World, order: Restart) -> None:
         """Backoff and budget, counted anew from the orders themselves."""
         limits, name = world.settings, order.worker.name
-        spent = [(at, one.worker.name) for at, one in self.orders if one.reason is not Reason.ROLLING]
+        spent = [(at, one.worker.name) for at, one in self.orders if one.reason.of_health]
         lasting = [at for at, spender in spent if spender == name and (at, name) not in self.off]
         if lasting:
             assert world.now - lasting[-1] >= limits.backoff.first_s
@@ -423,7 +454,7 @@ class Referee:
             other = replace(look, evidence={**look.evidence, worker: seen})
             _, decided = decide(world.before, world.now, other, lambda group: world.settings)
             restarts = [one for one in decided.orders if isinstance(one, Restart) and one.worker == worker]
-            return {one for one in restarts if one.reason is not Reason.ROLLING}  # a roll ends who is well
+            return {one for one in restarts if one.reason.of_health}  # rolls and limits end who is well
 
         right = HttpOutcome(Answer.RIGHT, status=200)
         ordered = {one.worker for one in decision.orders if isinstance(one, Restart)}
@@ -473,6 +504,7 @@ def calm(world: World) -> None:
         if sim.process is not None:
             world.recover(index)
             sim.process.answer, sim.process.takes_s = Answer.RIGHT, 0.01
+            world.leak(0.0, index)
             sim.process.serves_at = min(sim.process.serves_at, world.now)
             if sim.process.stopping_since <= world.now:
                 world.dies(sim)
@@ -514,6 +546,8 @@ def happens(world: World, step: Step, referee: Referee) -> None:
         sim.process.answer, sim.process.takes_s = Answer(values[1]), float(str(values[2]))
     elif what == "dependency":
         world.dependency_up = bool(values[0])
+    elif what == "leak" and sim.process:
+        world.leak(float(str(values[1])), index, again=bool(values[2]))
     elif what == "set":
         setattr(sim, str(values[1]), bool(values[2]))
     elif what == "unreadable":
