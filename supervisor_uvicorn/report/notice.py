@@ -20,6 +20,7 @@ MOST_BYTES = 64 * 1024
 What the log says of a restart is some 10 KiB."""
 
 _SPARED = ("evidence", "explanation")  # what is left out first of one that is too long
+_BARE = ("time", "level", "event", "message", "worker", "pid", "program", "reason", "host")
 _MOST_CHARACTERS = 512
 
 
@@ -38,12 +39,8 @@ def notice(event: Event, at: datetime.datetime, host: str) -> bytes:
             found["cut"] = True
             data = _line(found)
     if len(data) > MOST_BYTES:
-        short = {
-            key: value[:_MOST_CHARACTERS] if isinstance(value, str) else value
-            for key, value in found.items()
-            if value is None or isinstance(value, str | int | float)
-        }
-        data = _line({**dict(list(short.items())[:10]), "host": host[:_MOST_CHARACTERS], "cut": True})
+        bare = {key: _short(found[key]) for key in _BARE if key in found}
+        data = _line({**bare, "cut": True})
     return data
 
 
@@ -52,6 +49,10 @@ def _program(found: dict[str, Any]) -> str | None:
     if isinstance(worker, str):
         return worker.partition(":")[0]
     return found.get("program")
+
+
+def _short(value: Any) -> Any:
+    return value[:_MOST_CHARACTERS] if isinstance(value, str) else value
 
 
 def _line(found: dict[str, Any]) -> bytes:
