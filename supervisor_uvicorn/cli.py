@@ -122,6 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .serve import main as serve
 
         return serve(words[1:])
+    if words[:1] == ["listen"]:  # before it imports: by default HUP would end it
+        from .hup import taken
+
+        taken()
     args = parser().parse_args(words)
     code: int = args.run(args)
     return code

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from .ledger import Outcome
 from .model import Member
+from .operations import Reply
+from .settings import ListenSettings
 from .usage import Measured
 from .watch import Snapshot
 
@@ -25,8 +27,14 @@ class Exchange:
     roster_wanted: bool = True
     outcomes: list[Outcome] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)  # what persons ask; not heard while another listener acts
+    settings: ListenSettings | None = None  # read again, and not looked with yet (reloads.py)
+    replies: list[Reply] = field(default_factory=list)  # to those who asked for that
     acting: bool = False
     stopping: bool = False  # supervisord has said so itself
+
+    @property
+    def reloaded(self) -> bool:
+        return self.settings is not None or bool(self.replies)
 
     def put(self, **changes: object) -> None:
         with self.changed:
@@ -49,11 +57,26 @@ class Exchange:
     def put_shutting_down(self, at: float) -> None:
         self.put(snapshot=replace(self.snapshot, at=at, shutting_down=True))
 
-    def add_request(self, data: str) -> None:
+    def add_request(self, data: str) -> bool:
+        """False: it is not heard here, because another listener acts."""
         with self.changed:
             if self.acting and len(self.requests) < REQUESTS_MOST:
                 self.requests.append(data)
                 self.changed.notify_all()
+            return self.acting
+
+    def put_reloaded(self, settings: ListenSettings | None, replies: list[Reply]) -> None:
+        """``settings`` None: they were wrong, and stay."""
+        with self.changed:
+            self.settings = settings or self.settings
+            self.replies += replies
+            self.changed.notify_all()
+
+    def take_reloaded(self) -> tuple[ListenSettings | None, list[Reply]]:
+        with self.changed:
+            found = self.settings, self.replies
+            self.settings, self.replies = None, []
+            return found
 
     def add_outcome(self, outcome: Outcome) -> None:
         with self.changed:

@@ -1,6 +1,6 @@
 """The event listener: with threads.py the only place with threads and clocks.
 
-Six threads, so that nothing that can wait holds up a look:
+Seven threads, so that nothing that can wait holds up a look:
 
     events   (main) reads stdin, answers OK at once, and wakes the others
     roster   asks supervisord who should be there, and the kernel what they are
@@ -8,6 +8,7 @@ Six threads, so that nothing that can wait holds up a look:
     remedy   carries out what was decided, step by step (remedies.py)
     report   keeps the board in supervisord up to date (reporter.py)
     meter    measures what each worker takes of the machine (meters.py)
+    reload   reads the settings again when somebody asks for it (reloads.py)
 
 and a few short-lived ones for HTTP probes. They hand each other frozen values through :class:`Exchange` and nothing
 else. A thread that fails in a way nobody thought of ends the process: supervisord starts it anew, and what was under
@@ -26,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import memory, meters
+from . import hup, memory, meters
 from .exchange import Exchange
 from .exit_on import Beyond, leave
 from .intentions import Intentions
@@ -39,6 +40,7 @@ from .model import State, WorkerId
 from .operations import Reply, paused_now
 from .probe.pins import Pins
 from .reconcile import adopt
+from .reloads import Reloads
 from .remedies import Remedies, groups_of
 from .report import events
 from .report.history import History
@@ -90,7 +92,13 @@ class _Reported:
 class Listener:
     """One listener of one supervisord."""
 
-    def __init__(self, settings: ListenSettings, env: Mapping[str, str], tell: Callable[[events.Event], None]) -> None:
+    def __init__(
+        self,
+        settings: ListenSettings,
+        env: Mapping[str, str],
+        tell: Callable[[events.Event], None],
+        args: argparse.Namespace,
+    ) -> None:
         self._settings = settings
         self._env = env
         self._log = tell
@@ -99,6 +107,7 @@ class Listener:
         self._reporter = Reporter(self._tell)
         self._clock = time.monotonic
         self._told: set[str] = set()
+        self._reloads = Reloads(args, settings, env, self._tell, self._board, hup.taken())
         with Rpc.from_environment(env) as rpc:
             pid = _until_reachable(Supervisord(rpc), tell)
         born = _born(pid)
@@ -115,7 +124,8 @@ class Listener:
 
     def run(self, channel: Channel) -> int:
         """Until the end of input (0), or until supervisord has given this listener up (1)."""
-        threading.Thread(target=guarded, args=(self._act,), daemon=True, name="act").start()
+        for work, name in ((self._act, "act"), (self._reloads.run, "reload")):
+            threading.Thread(target=guarded, args=(work,), daemon=True, name=name).start()
         channel.ready()
         vigil = Vigil(self._clock())
         last_serial: int | None = None
@@ -151,7 +161,9 @@ class Listener:
         elif event.name == "SUPERVISOR_STATE_CHANGE_STOPPING":
             self._board.put(stopping=True)
         elif event.name == "REMOTE_COMMUNICATION" and payload_fields(event.payload).get("type") == KIND:
-            self._board.add_request(payload_data(event.payload))
+            data = payload_data(event.payload)
+            if not self._board.add_request(data):
+                self._reloads.overhear(data)
 
     def _tell_once(self, what: str) -> None:
         if what not in self._told:
@@ -184,6 +196,7 @@ class Listener:
         for lack in self_test():
             self._tell(events.Error("", str(lack), reason="self test"))
         earlier = fetch(self._rpc(), self._tell)
+        self._use(self._board.take_reloaded()[0])
         self._board.put(acting=True)
         for work, name in (
             (lambda: self._rosters.run(self._rpc()), "roster"),
@@ -198,13 +211,19 @@ class Listener:
         meter = Meter(self._clock, connections=_metrics_wanted(self._settings))
         meters.run(meter, lambda: self._settings.of, self._board, self._clock)
 
+    def _use(self, settings: ListenSettings | None) -> None:
+        """``settings`` that were read again; None: there are none."""
+        if settings is not None:
+            self._settings = self._remedies.settings = self._rosters.settings = settings
+            self._board.put(roster_wanted=True)
+
     def _rpc(self) -> Rpc:
         return Rpc.from_environment(self._env)
 
     def _look(self, earlier_memory: str, earlier_history: str) -> None:
         board = self._board
         pins = Pins(SockDiag(), self._clock, Crew(PROBE_THREADS).submit)
-        watch = Watch(self._settings, pins)
+        watch = Watch(self._settings, pins, reload=self._reloads.ask)
         snapshot = self._first_snapshot()
         ours = self._take_over(watch, snapshot, earlier_memory, earlier_history)
         reported = _Reported()
@@ -215,13 +234,14 @@ class Listener:
         while True:
             with board.changed:
                 while (
-                    not (board.tick or board.news or board.outcomes or board.requests)
+                    not (board.tick or board.news or board.outcomes or board.requests or board.reloaded)
                     and (left_s := self._until(next_at, pins.recheck_at)) > 0
                 ):
                     board.changed.wait(left_s)
                 full, outcomes, requests, snapshot = board.tick, board.outcomes, board.requests, board.snapshot
                 usages = board.measured.usages
-                called = board.tick or board.news or bool(outcomes or requests)
+                called = board.tick or board.news or bool(outcomes or requests or board.reloaded)
+                settings, replies = board.take_reloaded()
                 board.tick, board.news, board.outcomes, board.requests = False, False, [], []
                 if board.stopping:
                     snapshot = replace(snapshot, shutting_down=True)
@@ -231,6 +251,12 @@ class Listener:
                 due_s = watch.next_in_s(looked_at)
                 next_at = looked_at + due_s
                 continue
+            if settings is not None:
+                self._use(settings)
+                watch.renew(settings)
+                half_s = settings.pulse_s / 2
+            for reply in replies:
+                watch.reply(reply)
             told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
             decision, more = watch.look(
                 now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=usages
@@ -378,6 +404,7 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     if absent is not None:
         print(absent, file=sys.stderr)
         return 2 if not env.get("SUPERVISOR_ENABLED") else 1
+    hup.taken()
     channel = Channel()
     try:
         settings = load(args)
@@ -386,7 +413,7 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
         return 2
     log = Log(2, settings.log_format, _wall_clock)
     try:
-        listener = Listener(settings, env, log)
+        listener = Listener(settings, env, log, args)
     except RpcError as error:
         log(events.Error("", explain_failure(error), reason="supervisord"))
         return 1

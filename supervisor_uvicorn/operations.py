@@ -89,9 +89,11 @@ def carry_out(
     age_s: float = 0.0,
     shutting_down: bool = False,
 ) -> Carried:
-    """``now`` is monotonic; ``members`` are the roster; ``settings`` gives a group's; the request is ``age_s`` old."""
-    if not -MOST_AGE_S <= age_s <= MOST_AGE_S:  # it lay in supervisord while no listener read it; or a clock was set
-        why = f"asked {age_s:.0f} s ago, and whoever asked has given up by now: ask again"
+    """``now`` is monotonic; ``members`` are the roster; ``settings`` gives a group's; the request is ``age_s`` old.
+
+    Of all verbs but ``reload``, which needs a file (reloads.py).
+    """
+    if why := too_old(age_s):
         return Carried(ledger, pauses, Reply(request.ident, request.verb, False, why))
     case = _Case(request, ledger, dict(pauses), members, now, settings, shutting_down)
     verb = {"restart": _restart, "pause": _pause, "resume": _resume}[request.verb]
@@ -101,6 +103,14 @@ def carry_out(
         return Carried(ledger, pauses, Reply(request.ident, request.verb, False, refused.why[:MOST_WORDS]))
     reply = Reply(request.ident, request.verb, True, detail[:MOST_WORDS])
     return Carried(case.ledger, case.pauses, reply, tuple(case.notes))
+
+
+def too_old(age_s: float) -> str:
+    """Why a request of this age is not carried out; "" where it is."""
+    if -MOST_AGE_S <= age_s <= MOST_AGE_S:
+        return ""
+    # It lay in supervisord while no listener read it; or a clock was set.
+    return f"asked {age_s:.0f} s ago, and whoever asked has given up by now: ask again"
 
 
 def paused_now(pauses: Pauses, members: Sequence[Member], now: float) -> frozenset[str]:

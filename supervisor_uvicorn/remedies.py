@@ -25,6 +25,7 @@ from .watch import Snapshot
 
 class Remedies:
     """What is under way. ``give``, ``keep_only``, ``release`` and ``left_over`` may be called from any thread.
+    ``settings`` may be replaced; a remedy under way keeps those with which it was given.
 
     ``done`` is told each outcome; ``clock`` is :func:`time.monotonic`.
     """
@@ -37,7 +38,7 @@ class Remedies:
         done: Callable[[Outcome], None],
         clock: Callable[[], float],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._intentions = intentions
         self._tell = tell
         self._done = done
@@ -56,7 +57,7 @@ class Remedies:
             self._orders.put(lambda tools: remedy.start(order, down, tools, self._held_starts))
             return
         member = members[order.worker.name]
-        settings = self._settings.of(member.group)
+        settings = self.settings.of(member.group)
         self._orders.put(lambda tools: self._begin(order, member, settings, tools))
 
     def show(self, turning: frozenset[WorkerId], paused: frozenset[str]) -> None:
@@ -149,7 +150,7 @@ class Remedies:
         reason, kind = Reason(intention.reason), Remedy(intention.remedy)
         if under_way:
             order = Restart(intention.worker, kind, reason, intention.detail)
-            settings = self._settings.of(member.group)
+            settings = self.settings.of(member.group)
             self._orders.put(lambda tools: self._begin(order, member, settings, tools, finish=True))
         return Ours(intention.worker, self._clock(), reason, kind, intention.detail, under_way=under_way)
 

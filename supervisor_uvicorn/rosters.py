@@ -31,7 +31,7 @@ class Wanted(Protocol):
 
 
 class Rosters:
-    """``clock`` is :func:`time.monotonic`."""
+    """``clock`` is :func:`time.monotonic`. ``settings`` may be replaced, which the next roster sees."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Rosters:
         board: Wanted,
         clock: Callable[[], float],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._intentions = intentions
         self._tell = tell
         self._board = board
@@ -49,7 +49,8 @@ class Rosters:
 
     def run(self, rpc: Rpc) -> None:
         """The thread."""
-        roster = Roster(SockDiag(), self._settings.groups, self._intentions.load().values())
+        groups = self.settings.groups
+        roster = self._roster(groups)
         supervisord = Supervisord(rpc)
         configs: Mapping[str, ProcessConfig] = {}
         configs_at = 0.0
@@ -57,6 +58,9 @@ class Rosters:
         while True:
             self._board.wait_roster_wanted(UNSETTLED_S if roster.unsettled or failed else ROSTER_S)
             at = self._clock()
+            if (wanted := self._groups(groups)) != groups:
+                groups = wanted
+                roster = self._roster(groups)
             try:
                 processes = supervisord.processes()
                 if at - configs_at > CONFIGS_S or any(info.name not in configs for info in processes):
@@ -72,6 +76,18 @@ class Rosters:
                 failed = self._tell_first(failed, fault)
             except (RpcError, KernelError) as error:
                 failed = self._tell_first(failed, error)
+
+    def _roster(self, groups: tuple[str, ...]) -> Roster:
+        return Roster(SockDiag(), groups, self._intentions.load().values())
+
+    def _groups(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that are to be watched, and those of ``before`` in which something that we took down is not back yet;
+        empty: all."""
+        wanted = self.settings.groups
+        if not wanted or before == wanted:
+            return wanted
+        ours = {name.partition(":")[0] for name in self._intentions.load()}
+        return (*wanted, *sorted(group for group in ours.difference(wanted) if not before or group in before))
 
     def _tell_first(self, failed: str, error: Exception) -> str:
         """Logged once a series (design, section 7)."""

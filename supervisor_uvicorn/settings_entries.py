@@ -19,7 +19,7 @@ class Entry:
     """One setting.
 
     ``field`` is its name in :class:`Settings` (scope ``program``: also in a group's section) or in
-    :class:`ListenSettings` (scope ``listener``: only in the general section).
+    :class:`ListenSettings` (scope ``listener``: only in the general section, and ``at_start`` is of that scope).
     """
 
     key: str
@@ -29,6 +29,7 @@ class Entry:
     precedent: str
     example: str
     scope: str = "program"
+    at_start: bool = False  # it counts when the listener starts, and a reload leaves it as it is
 
     @property
     def flag(self) -> str:
@@ -76,6 +77,7 @@ ENTRIES: tuple[Entry, ...] = (
         "one event a line, the twelve-factor app's way",
         "json",
         scope="listener",
+        at_start=True,
     ),
     Entry(
         "metrics",
@@ -86,6 +88,7 @@ ENTRIES: tuple[Entry, ...] = (
         "granian's --metrics, the exporters of Prometheus",
         "127.0.0.1:9117",
         scope="listener",
+        at_start=True,
     ),
     Entry(
         "metrics_textfile",
@@ -96,6 +99,7 @@ ENTRIES: tuple[Entry, ...] = (
         "node_exporter's --collector.textfile.directory",
         "/var/lib/prometheus/node-exporter/supervisor_uvicorn.prom",
         scope="listener",
+        at_start=True,
     ),
     Entry(
         "notify",
@@ -106,6 +110,7 @@ ENTRIES: tuple[Entry, ...] = (
         "superlance's crashmail, keepalived's notify scripts",
         "/usr/local/bin/page-somebody web",
         scope="listener",
+        at_start=True,
     ),
     Entry(
         "notify_url",
@@ -115,6 +120,7 @@ ENTRIES: tuple[Entry, ...] = (
         "Alertmanager's webhook receiver",
         "https://hooks.example.org/services/T0/B0",
         scope="listener",
+        at_start=True,
     ),
     Entry(
         "silent_after",

@@ -6,22 +6,23 @@ look-up; its descriptors, its ticks and its state are read only while the pins d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
 from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
 from .model import Evidence, Member, State, Ticks, Usage, Verdict, WorkerId
-from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out
+from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out, too_old
 from .policy import decide
 from .probe.pins import Pins
 from .probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Request, Sight, Target
+from .reload import renewed
 from .report import events
 from .report.notes import told_of
 from .settings import ListenSettings, Settings
-from .supervisord.request import BadRequest, parse
+from .supervisord.request import RELOAD, BadRequest, parse
 from .verdict import Ages, Past, newly
 
 LINGERING_S = 10.0
@@ -61,12 +62,14 @@ class Watch:
     ledger: Ledger = field(default_factory=Ledger)
     pauses: Pauses = field(default_factory=dict)
     replies: tuple[Reply, ...] = ()  # to what was asked, the last of them
+    reload: Callable[[str], None] = lambda ident: None  # asks for it; :meth:`reply` is called with the answer
     _said: dict[str, object] = field(default_factory=dict)
     _pinned: set[WorkerId] = field(default_factory=set)
     _unpinnable: dict[WorkerId, str] = field(default_factory=dict)
     _lingering: set[WorkerId] = field(default_factory=set)  # unknown for so long that it was told
     _hidden: set[WorkerId] = field(default_factory=set)  # whose descriptors we may not read
     _full_looks: int = 0
+    _asked: dict[WorkerId, Request | None] = field(default_factory=dict)  # how, in its present connection
 
     def look(
         self,
@@ -107,9 +110,12 @@ class Watch:
             request = parse(data)
         except BadRequest as bad:
             if bad.ident:
-                self._reply(Reply(bad.ident, "", False, str(bad)[:MOST_WORDS]))
+                self.reply(Reply(bad.ident, "", False, str(bad)[:MOST_WORDS]))
             return [events.Error("", f"a request was not understood: {str(bad)[:MOST_WORDS]}", reason="request")]
         if any(reply.ident == request.ident for reply in self.replies):  # an event can come twice
+            return []
+        if request.verb == RELOAD and not too_old(wall_now - request.sent_at):
+            self.reload(request.ident)
             return []
         carried = carry_out(
             request,
@@ -122,10 +128,19 @@ class Watch:
             shutting_down=snapshot.shutting_down,
         )
         self.ledger, self.pauses = carried.ledger, carried.pauses
-        self._reply(carried.reply)
+        self.reply(carried.reply)
         return [told_of(note) for note in carried.notes]
 
-    def _reply(self, reply: Reply) -> None:
+    def renew(self, settings: ListenSettings) -> None:
+        """Look with ``settings`` from the next look on."""
+        self.ledger = renewed(self.ledger, self.settings, settings)
+        if (self.settings.groups, self.settings.by_group.keys()) != (settings.groups, settings.by_group.keys()):
+            self._full_looks = 0  # the roster may not know of them yet
+            self._said = {what: said for what, said in self._said.items() if not what.startswith("section ")}
+        self.settings = settings
+
+    def reply(self, reply: Reply) -> None:
+        """Have it stand on the board."""
         self.replies = (*self.replies, reply)[-REPLIES_KEPT:]
 
     def next_in_s(self, now: float) -> float:
@@ -165,23 +180,40 @@ class Watch:
             stopping = past is not None and past.worker == worker and past.verdict is Verdict.STOPPING
             ours = self._program_ours(member)
             closed = stopping or ours or self._not_serving_yet(worker, member, past)
+            wanted = _request(self.settings.of(member.group))
+            if self._asked.setdefault(worker, wanted) != wanted and not self.pins.is_unread(worker):
+                closed = closed or not self._end_questions(worker, past)
+                self._asked[worker] = wanted
             if member.socket is not None and worker not in self._unpinnable and not closed:
-                settings = self.settings.of(member.group)
                 # Its first question does not wait for a TICK: a roll waits for the answer.
                 eager = past is None or past.worker != worker or past.http is None
-                targets.append(Target(worker, member.socket, member.options, _request(settings), eager))
+                targets.append(Target(worker, member.socket, member.options, self._asked[worker], eager))
         sights = self.pins.look(targets, may_acquire=True, ask=full)
         told: list[events.Event] = []
         evidence = {}
         for worker, member in running.items():
             sight = sights.get(worker, Sight())
+            if self._asked[worker] != _request(self.settings.of(member.group)):
+                sight = replace(sight, http=None)  # what it was asked is asked no more
             if sight.pinned and worker not in self._pinned:
                 self._pinned.add(worker)
                 told.append(events.Pinned(worker))
             told += self._tell_trouble(member, sight)
             evidence[worker] = self._one(worker, member, sight, usages.get(worker))
         self._pinned &= running.keys()
+        self._asked = {worker: request for worker, request in self._asked.items() if worker in running}
         return evidence, told
+
+    def _end_questions(self, worker: WorkerId, past: Past | None) -> bool:
+        """The settings of the HTTP probe have changed: no answer to the old ones is heard any more.
+
+        (While a pulse is unread this waits: that connection alone shows how long its loop has not turned.) False: it
+        has none of ours that can be let go of, and is left out of one look, which ends what it may still owe us.
+        """
+        if self._unpinnable.get(worker) == HEAD_LIMIT:
+            del self._unpinnable[worker]  # another path may be shorter
+        self.pins.let_go(worker)
+        return past is not None and past.worker == worker and past.pinned
 
     def _not_serving_yet(self, worker: WorkerId, member: Member, past: Past | None) -> bool:
         """It accepts nothing then: each connect would go to a peer, and after a few the next TICK would be awaited."""

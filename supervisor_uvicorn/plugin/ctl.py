@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from supervisor_uvicorn.verbs.console import Console
 
 COMMAND = "supervisorctl uvicorn"
-VERBS = ("status", "restart", "pause", "resume", "history", "explain", "check")
+VERBS = ("status", "restart", "pause", "resume", "reload", "history", "explain", "check")
 _COMPLETION_S = 2.0  # somebody has pressed a key, and waits
 
 _HELP = """\
@@ -33,6 +33,7 @@ uvicorn status [--json] [--watch] [NAME ...]\tWhat the listener knows of each wo
 uvicorn restart [--timeout S] NAME ...\t\tReplace workers one by one, each when the one before is healthy
 uvicorn pause [--for S] [NAME ...]\t\tLet the listener watch and report, and restart nobody (S: 90, 90s, 5m, 1h)
 uvicorn resume [NAME ...]\t\t\tLet the listener act again
+uvicorn reload					Let the listener read its settings file again
 uvicorn history [--json] [NAME ...]\t\tWhat was done to which worker, and why
 uvicorn explain [--json] NAME ...\t\tWhere a worker is right now: stack, memory; only beside supervisord
 uvicorn check [--json] [--path P] [NAME ...]\tLook at the workers, live; only beside supervisord

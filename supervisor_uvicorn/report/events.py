@@ -302,6 +302,12 @@ class TicksAlone(Told):
     level = "WARN"
 
 
+class Reloaded(Told):
+    """The settings were read again, without a restart (reload.py); what was wrong with them is an ``error``."""
+
+    kind = "reloaded"
+
+
 class Leaving(Told):
     """supervisord is shut down by us (``exit_on``): a program can no longer serve."""
 

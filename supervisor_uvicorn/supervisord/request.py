@@ -14,7 +14,8 @@ import reprlib
 from dataclasses import dataclass
 
 KIND = "supervisor-uvicorn"  # the event's type; events of other types are somebody else's
-VERBS = ("restart", "pause", "resume")
+RELOAD = "reload"
+VERBS = ("restart", "pause", "resume", RELOAD)
 MOST_AGE_S = 10.0  # whoever asked has given up by then
 MOST_NAMES = 1000
 MOST_NAME_CHARACTERS = 512
@@ -35,7 +36,7 @@ class BadRequest(Exception):  # noqa: N818 - it reads as what it is
 
 @dataclass(frozen=True)
 class Request:
-    """``names`` are as in supervisorctl; empty means everything (``pause``, ``resume``)."""
+    """``names`` are as in supervisorctl; empty means everything (``pause``, ``resume``). ``reload`` has none."""
 
     ident: str
     verb: str

@@ -21,7 +21,7 @@ NAMES = "as in supervisorctl: web, web:*, web:web-0, all"
 INTERRUPTED = 130  # as a shell gives it for SIGINT
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_ASKING = ("restart", "pause", "resume")
+_ASKING = ("restart", "pause", "resume", "reload")
 
 
 def seconds(text: str) -> float:
@@ -66,6 +66,8 @@ def add_verbs(verbs: Any, finish: Callable[[argparse.ArgumentParser], None]) -> 
 
     resume = _add(verbs, "resume", "let the listener act again, also after it was suspended", finish)
     resume.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}; none is all")
+
+    _add(verbs, "reload", "let the listener read its settings file again; what is wrong is refused whole", finish)
 
     history = _add(verbs, "history", "what was done to which worker, and why", finish)
     history.add_argument("--json", action="store_true", help="one JSON object with everything known")
@@ -161,6 +163,10 @@ def _carry_out(args: argparse.Namespace, desk: Desk, console: Console, superviso
         from supervisor_uvicorn.verbs.restart import restart
 
         return restart(args.names, args.timeout, new_ident(), desk, console)
+    if args.verb == "reload":
+        from supervisor_uvicorn.verbs.reload import reload
+
+        return reload(new_ident(), desk, console)
     from supervisor_uvicorn.verbs.pause import pause, resume
 
     if args.verb == "pause":
