@@ -19,12 +19,15 @@ Paths (answers are JSON with the ``pid`` that gave them):
 ``/pool``          start a process pool of two (fork), answer their pids
 ``/mp-pool``       the same with a multiprocessing.Pool, which starts a new process for each that ends
 ``/fork``          start one forked helper that only sleeps, answer its pid
+``/leak?mb=N``     keep so much more memory, every page of it touched
+``/open?n=N``      keep so many more descriptors open
+``/block-at?s=N``  as ``/block``, and answer when it began and ended, by the monotonic clock
 
 Start-up, by environment: ``FAULTY_START`` for every worker; or by files in ``FAULTY_DIR``: ``next-start``, which only
 the next starting worker takes, or ``start.NAME`` for each start of that worker: ``hang`` (await for ever), ``block``
 (block for ever), ``slow:SECONDS``, ``blocked:SECONDS`` (as slow, without turning the loop), ``hang-after`` (block as
 soon as it serves), ``fail``. ``FAULTY_DB=host:port``: start-up asks the database too, for ever or for
-``FAULTY_DB_PATIENCE_S``, after which it fails.
+``FAULTY_DB_PATIENCE_S``, after which it fails. ``FAULTY_LEAK_BYTES``: every request leaves so much behind.
 """
 
 from __future__ import annotations
@@ -56,6 +59,9 @@ Send = Callable[[Message], Awaitable[None]]
 _health = "ok"
 _pool: ProcessPoolExecutor | None = None
 _mp_pool: multiprocessing.pool.Pool | None = None
+_kept: list[bytes] = []
+_open: list[int] = []
+_leak_bytes = int(os.environ.get("FAULTY_LEAK_BYTES", "0"))
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -139,6 +145,8 @@ async def _http(scope: Message, receive: Receive, send: Send) -> None:
     path: str = scope["path"]
     query = {key: values[-1] for key, values in parse_qs(scope["query_string"].decode()).items()}
     seconds = float(query.get("s", FOR_EVER_S))
+    if _leak_bytes:
+        _kept.append(b"x" * _leak_bytes)
     if path == "/pid":
         await _answer(send, 200, {})
     elif path == "/health":
@@ -170,6 +178,16 @@ async def _http(scope: Message, receive: Receive, send: Send) -> None:
         await _answer(send, 200, {"helpers": _start_multiprocessing_pool()})
     elif path == "/fork":
         await _answer(send, 200, {"helpers": [_fork_helper()]})
+    elif path == "/leak":
+        _kept.append(b"x" * (int(query["mb"]) * 1024**2))
+        await _answer(send, 200, {})
+    elif path == "/open":
+        _open.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(int(query["n"])))
+        await _answer(send, 200, {"open": len(_open)})
+    elif path == "/block-at":
+        began = time.monotonic()
+        time.sleep(seconds)
+        await _answer(send, 200, {"began": began, "ended": time.monotonic()})
     else:
         await _answer(send, 404, {"path": path})
 
