@@ -90,7 +90,8 @@ def glance(members: Sequence[Member], workers: Mapping[str, Past]) -> dict[str, 
 
 
 def changes(page: Mapping[str, Any]) -> Hashable:
-    """The page without all that moves by itself: ages, lag, the seconds of an answer, and seconds inside words.
+    """The page without all that moves by itself: ages, lag, the seconds of an answer, what a worker takes of the
+    machine, and seconds inside words. Of a limit that a worker is over only its name counts.
 
     Two pages with equal ``changes`` need not be reported one after the other.
     """
@@ -107,6 +108,7 @@ def changes(page: Mapping[str, Any]) -> Hashable:
                 None if worker["http"] is None else worker["http"]["status"],
                 worker["restarts"],
                 worker["held"],
+                worker["over"].partition(":")[0],
             )
             for worker in program["workers"]
         ]
@@ -169,6 +171,27 @@ def _worker(
         "since_s": round(max(0.0, now - past.since), 1) if past and now is not None else None,
         "restarts": restarts,
         "held": held,
+        "over": f"{past.limit}: {past.over}" if past and past.limit else "",
+        **_takes(member, past, now),
+    }
+
+
+_TAKES = ("rss_bytes", "age_s", "cpu_s", "fds", "connections", "helpers")
+
+
+def _takes(member: Member, past: Past | None, now: float | None) -> dict[str, Any]:
+    """What this process takes of the machine, as it was last measured; its age is that of the report."""
+    usage = past.usage if past else None
+    if usage is None or past is None or past.worker is None or past.worker.pid != member.pid:
+        return dict.fromkeys(_TAKES)  # nothing of a process that is gone
+    age_s = usage.age_s + (0.0 if now is None else max(0.0, now - usage.at))
+    return {
+        "rss_bytes": usage.rss_bytes,
+        "age_s": round(age_s, 1),
+        "cpu_s": None if usage.cpu_s is None else round(usage.cpu_s, 2),
+        "fds": usage.fds,
+        "connections": usage.connections,
+        "helpers": usage.helpers,
     }
 
 

@@ -13,13 +13,13 @@ DONE_SHOWN_S = 600.0
 """A roll that was done longer ago than this is no news any more. One that was stopped stays, until the next one."""
 
 _CHECK = ("NAME", "PID", "STATE", "VERDICT", "LAG", "HTTP", "REASON")
-_STATUS = ("NAME", "PID", "STATE", "VERDICT", "LAG", "HTTP", "SINCE", "RESTARTS", "REASON")
+_STATUS = ("NAME", "PID", "STATE", "VERDICT", "LAG", "HTTP", "SINCE", "MEM", "RESTARTS", "REASON")
 
 
 def well(page: Mapping[str, Any]) -> bool:
     """Is every worker that should exist healthy? Where there is none, nothing is proven."""
-    counted = [worker for program in page["programs"] for worker in program["workers"] if _counts(worker)]
-    return bool(counted) and all(_healthy(worker) for worker in counted)
+    counted = [worker for program in page["programs"] for worker in program["workers"] if counts(worker)]
+    return bool(counted) and all(healthy(worker) for worker in counted)
 
 
 def table(page: Mapping[str, Any]) -> str:
@@ -35,33 +35,47 @@ def table(page: Mapping[str, Any]) -> str:
     widths = _widths([row for block in rows for row in block])
     dry_run = bool(listener.get("dry_run"))
     blocks = [
-        _head(program, dry_run) + _lines(block, widths) + _roll_line(program["roll"])
+        program_line(program, dry_run) + "\n" + _lines(block, widths) + _ended(roll_line(program["roll"]))
         for program, block in zip(programs, rows, strict=True)
     ]
     return "\n".join(blocks)
 
 
-def _counts(worker: Mapping[str, Any]) -> bool:
+def counts(worker: Mapping[str, Any]) -> bool:
+    """Should it exist? Whom the operator has stopped should not."""
     return bool(worker["state"] != State.STOPPED.value)
 
 
-def _healthy(worker: Mapping[str, Any]) -> bool:
+def healthy(worker: Mapping[str, Any]) -> bool:
+    """By its verdict alone."""
     return bool(worker["verdict"] == Verdict.HEALTHY.value)
 
 
 # -- a program -------------------------------------------------------------------------------------------------------
 
 
-def _head(program: Mapping[str, Any], dry_run: bool) -> str:
-    counted = [worker for worker in program["workers"] if _counts(worker)]
-    stopped = len(program["workers"]) - len(counted)
-    healthy = f"{sum(map(_healthy, counted))} of {len(counted)} healthy" + (f", {stopped} stopped" if stopped else "")
+def program_line(program: Mapping[str, Any], dry_run: bool) -> str:
+    """Its name, socket, state, how many are healthy, and what holds it; without a line's end."""
     state = (program["state"] or "unknown") + (" (dry run)" if dry_run else "")
-    cells = [program["name"], program["socket"] or "no socket seen", state, healthy, program["detail"] or ""]
-    return "  ".join(one_line(cell) for cell in cells if cell) + "\n"
+    cells = [
+        program["name"],
+        program["socket"] or "no socket seen",
+        state,
+        healthy_of(program["workers"]),
+        program["detail"] or "",
+    ]
+    return "  ".join(one_line(cell) for cell in cells if cell)
 
 
-def _roll_line(roll: Mapping[str, Any] | None) -> str:
+def healthy_of(workers: Sequence[Mapping[str, Any]]) -> str:
+    """``3 of 4 healthy, 1 stopped``."""
+    counted = [worker for worker in workers if counts(worker)]
+    stopped = len(workers) - len(counted)
+    return f"{sum(map(healthy, counted))} of {len(counted)} healthy" + (f", {stopped} stopped" if stopped else "")
+
+
+def roll_line(roll: Mapping[str, Any] | None) -> str:
+    """How far a roll is or how it has ended, without a line's end; "" where there is none, or it is no news."""
     if roll is None:
         return ""
     turns = roll["turns"]
@@ -75,15 +89,19 @@ def _roll_line(roll: Mapping[str, Any] | None) -> str:
             if turn["stage"] == "under way"
         ]
         parts = [f"roll: {done} of {len(turns)} done{not_taken}", *away, *([roll["detail"]] if roll["detail"] else [])]
-        return one_line(", ".join(parts)) + "\n"
+        return one_line(", ".join(parts))
     took_s = roll["took_s"] or 0.0
     ago_s = max(0.0, roll["since_s"] - took_s)
     ago = f"{ago_s:.0f} s" if ago_s < 60 else since(ago_s)
     if roll["state"] == "stopped":
-        return one_line(f"roll stopped {ago} ago: {roll['detail']}") + "\n"
+        return one_line(f"roll stopped {ago} ago: {roll['detail']}")
     if ago_s >= DONE_SHOWN_S:
         return ""
-    return one_line(f"roll done {ago} ago: {_workers(done)} in {took_s:.1f} s{not_taken}") + "\n"
+    return one_line(f"roll done {ago} ago: {_workers(done)} in {took_s:.1f} s{not_taken}")
+
+
+def _ended(line: str) -> str:
+    return line + "\n" if line else ""
 
 
 def _workers(number: int) -> str:
@@ -94,23 +112,45 @@ def _workers(number: int) -> str:
 
 
 def _check_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    http = worker["http"]
     return (
         one_line(worker["name"]),
         str(worker["pid"] or "-"),
         one_line(worker["state"]),
-        one_line(worker["verdict"]) if worker["watched"] else "not watched",
-        "-" if worker["lag_s"] is None else _duration(worker["lag_s"]),
-        "-" if http is None else str(http["status"] or "none"),
+        verdict(worker),
+        "-" if worker["lag_s"] is None else duration(worker["lag_s"]),
+        http_status(worker),
         one_line(worker["reason"]),
     )
 
 
 def _status_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    *cells, reason = _check_row(worker)
-    since_s, restarts, held = worker["since_s"], worker["restarts"], worker["held"]
-    why = "; ".join(part for part in (reason, f"held: {one_line(held)}" if held else "") if part)
-    return (*cells, "-" if since_s is None else since(since_s), "-" if restarts is None else str(restarts), why)
+    *cells, _ = _check_row(worker)
+    since_s, restarts = worker["since_s"], worker["restarts"]
+    return (
+        *cells,
+        "-" if since_s is None else since(since_s),
+        memory(worker.get("rss_bytes")),
+        "-" if restarts is None else str(restarts),
+        why(worker),
+    )
+
+
+def verdict(worker: Mapping[str, Any]) -> str:
+    """In one word, but for ``not watched``."""
+    return one_line(worker["verdict"]) if worker["watched"] else "not watched"
+
+
+def http_status(worker: Mapping[str, Any]) -> str:
+    """Of the last probe; ``-``: there was none, ``none``: it had no answer."""
+    http = worker["http"]
+    return "-" if http is None else str(http["status"] or "none")
+
+
+def why(worker: Mapping[str, Any]) -> str:
+    """The verdict's reason, else the limit that it is over; and the brake that holds it."""
+    held = worker["held"]
+    reason = one_line(worker["reason"] or worker.get("over") or "")
+    return "; ".join(part for part in (reason, f"held: {one_line(held)}" if held else "") if part)
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
@@ -143,7 +183,23 @@ def since(seconds: float) -> str:
     return f"{whole // 86400}d"
 
 
-def _duration(seconds: float) -> str:
+def memory(size_bytes: int | None) -> str:
+    """In three figures and a letter; powers of 1024, as the limits are written (settings_limits.py ``size``).
+
+    >>> [memory(size) for size in (None, 900 * 1024, 63 * 1024**2, 1023 * 1024**2, 3 * 1024**3 // 2)]
+    ['-', '900K', '63M', '1023M', '1.5G']
+    """
+    if size_bytes is None:
+        return "-"
+    for power, letter in ((4, "T"), (3, "G")):
+        if size_bytes >= 1024**power:
+            size = size_bytes / 1024**power
+            return f"{size:.1f}{letter}" if size < 100 else f"{size:.0f}{letter}"
+    return f"{size_bytes // 1024**2}M" if size_bytes >= 1024**2 else f"{size_bytes // 1024}K"
+
+
+def duration(seconds: float) -> str:
+    """A lag: ``20 us``, ``4 ms``, ``31.2 s``."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} us"
     return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

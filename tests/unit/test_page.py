@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from supervisor_uvicorn.brakes import Spending
 from supervisor_uvicorn.ledger import Ledger, Program
-from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, Verdict, WorkerId
+from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, Usage, Verdict, WorkerId
 from supervisor_uvicorn.names import means
 from supervisor_uvicorn.report.page import MOST_ANSWERS, changes, page
 from supervisor_uvicorn.rollout import Roll, RollState, Stage, Turn
@@ -84,6 +84,13 @@ def test_the_page_is_what_was_settled() -> None:
                         "since_s": 312.4,
                         "restarts": 3,
                         "held": None,
+                        "over": "",
+                        "rss_bytes": None,
+                        "age_s": None,
+                        "cpu_s": None,
+                        "fds": None,
+                        "connections": None,
+                        "helpers": None,
                     }
                 ],
                 "roll": None,
@@ -92,6 +99,48 @@ def test_the_page_is_what_was_settled() -> None:
         ],
         "answers": [answer],
     }
+
+
+USAGE = Usage(NOW - 2.5, 70.0, 63 * 1024**2, cpu_s=4.1234, fds=22, fds_limit=1024, connections=3, helpers=1)
+
+
+def test_what_a_worker_takes_is_on_it_and_its_age_is_that_of_the_report() -> None:
+    its = past(WEB[0], usage=USAGE, limit="max_rss", over="63 MB resident, more than 40 MB")
+    row = told(WEB[:1], Program(workers={"web:web-0": its}))["programs"][0]["workers"][0]
+    assert {key: row[key] for key in TAKES} == {
+        "rss_bytes": 63 * 1024**2,
+        "age_s": 72.5,
+        "cpu_s": 4.12,
+        "fds": 22,
+        "connections": 3,
+        "helpers": 1,
+    }
+    assert row["over"] == "max_rss: 63 MB resident, more than 40 MB"
+    bare = replace(its, usage=Usage(NOW, 1.0), limit="", over="max_rss, but measured once only")
+    row = told(WEB[:1], Program(workers={"web:web-0": bare}))["programs"][0]["workers"][0]
+    assert [row[key] for key in ("rss_bytes", "age_s", "cpu_s", "fds", "connections")] == [None, 1.0, None, None, None]
+    assert row["over"] == ""
+
+
+def test_a_process_that_is_gone_takes_nothing() -> None:
+    its = past(WEB[0], usage=USAGE)
+    for now in (replace(WEB[0], pid=0, born=None, state=State.STOPPED), replace(WEB[0], pid=99, born=99)):
+        row = told([now], Program(workers={"web:web-0": its}))["programs"][0]["workers"][0]
+        assert [row[key] for key in TAKES] == [None] * len(TAKES)
+
+
+def test_what_a_worker_takes_is_no_news_but_over_which_limit_it_is_is() -> None:
+    def situated(**changed: Any) -> Any:
+        return changes(told(WEB[:1], Program(workers={"web:web-0": past(WEB[0], **changed)})))
+
+    more = replace(USAGE, at=NOW, age_s=90.0, rss_bytes=1, cpu_s=9.0, fds=1, connections=0, helpers=0)
+    assert situated(usage=USAGE) == situated(usage=more) == situated()
+    over = situated(limit="max_rss", over="63 MB resident, more than 40 MB")
+    assert over == situated(limit="max_rss", over="64 MB resident, more than 40 MB")
+    assert over not in (situated(), situated(limit="max_fds", over="63 open descriptors, more than 40"))
+
+
+TAKES = ("rss_bytes", "age_s", "cpu_s", "fds", "connections", "helpers")
 
 
 def test_trees_and_names_that_were_never_looked_at_are_in_it() -> None:
@@ -315,7 +364,7 @@ def test_what_moves_by_itself_is_no_news() -> None:
     hash(changes(first))
 
 
-STILL = {"age_s", "version", "lag_s", "since_s", "seconds", "verb"}
+STILL = {"age_s", "version", "lag_s", "since_s", "seconds", "verb", *TAKES}
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor_uvicorn.model import Address, Member, State, Verdict
 from supervisor_uvicorn.report.page import glance
-from supervisor_uvicorn.report.table import since, table, well
+from supervisor_uvicorn.report.table import memory, since, table, well
 from supervisor_uvicorn.verdict import Past
 
 AT = Address("tcp", "127.0.0.1", 8000)
@@ -38,6 +38,8 @@ def worker(number: int = 0, **changed: Any) -> dict[str, Any]:
         "since_s": 312.4,
         "restarts": 0,
         "held": None,
+        "over": "",
+        "rss_bytes": 63 * 1024**2,
         **changed,
     }
 
@@ -89,19 +91,27 @@ def test_well_needs_every_worker_that_should_exist_and_at_least_one() -> None:
 def test_the_table_of_status() -> None:
     sick = worker(1, verdict="silent", reason="not turned for 31.2 s", lag_s=31.2, held="trial")
     down = worker(2, pid=None, state="STOPPED", verdict="unknown", lag_s=None, http=None, since_s=None, restarts=12)
+    del down["rss_bytes"]  # a page of an older listener
     api = program(worker(name="api:api", since_s=8040.0), name="api", socket="unix:///run/api.sock")
     web = program(worker(), sick, down, state="paused", detail="paused for 40 s more")
     assert table(page(web, api)).splitlines() == [
         "web  tcp://127.0.0.1:8000  paused  1 of 2 healthy, 1 stopped  paused for 40 s more",
-        "NAME       PID   STATE    VERDICT  LAG     HTTP  SINCE  RESTARTS  REASON",
-        "web:web-0  4711  RUNNING  healthy  20 us   200   5m     0",
-        "web:web-1  4712  RUNNING  silent   31.2 s  200   5m     0         not turned for 31.2 s; held: trial",
-        "web:web-2  -     STOPPED  unknown  -       -     -      12",
+        "NAME       PID   STATE    VERDICT  LAG     HTTP  SINCE  MEM  RESTARTS  REASON",
+        "web:web-0  4711  RUNNING  healthy  20 us   200   5m     63M  0",
+        "web:web-1  4712  RUNNING  silent   31.2 s  200   5m     63M  0         not turned for 31.2 s; held: trial",
+        "web:web-2  -     STOPPED  unknown  -       -     -      -    12",
         "",
         "api  unix:///run/api.sock  watching  1 of 1 healthy",
-        "NAME       PID   STATE    VERDICT  LAG     HTTP  SINCE  RESTARTS  REASON",
-        "api:api    4711  RUNNING  healthy  20 us   200   2h14m  0",
+        "NAME       PID   STATE    VERDICT  LAG     HTTP  SINCE  MEM  RESTARTS  REASON",
+        "api:api    4711  RUNNING  healthy  20 us   200   2h14m  63M  0",
     ]
+
+
+def test_over_a_limit_stands_where_the_verdict_has_no_reason() -> None:
+    over = "max_rss: 512 MB resident, more than 400 MB"
+    rows = (worker(over=over), worker(1, over=over, held="budget"), worker(2, over=over, reason="status 500"))
+    lines = table(page(program(*rows))).splitlines()[2:]
+    assert [line.partition("63M  0         ")[2] for line in lines] == [over, f"{over}; held: budget", "status 500"]
 
 
 def test_nobody_and_what_is_not_known() -> None:
@@ -172,13 +182,30 @@ def test_ages(seconds: float, shown: str) -> None:
     assert since(seconds) == shown
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (None, "-"),
+        (0, "0K"),
+        (1024**2 - 1, "1023K"),
+        (1024**2, "1M"),
+        (1024**3 - 1, "1023M"),
+        (1024**3, "1.0G"),
+        (120 * 1024**3, "120G"),
+        (2 * 1024**4, "2.0T"),
+    ],
+)
+def test_memory(size_bytes: int | None, shown: str) -> None:
+    assert memory(size_bytes) == shown
+
+
 @given(st.text(), st.text(), st.text(), st.text(), st.booleans())
 def test_no_word_from_outside_makes_a_line_more(reason: str, detail: str, name: str, turn: str, listener: bool) -> None:
     stopped = roll("under way", state="stopped", detail=detail, took_s=1.0)
     going = roll("under way", detail=detail)
     going["turns"][0]["detail"] = turn
     programs = [
-        program(worker(reason=reason, name=name), detail=detail, socket=detail or None, roll=one)
+        program(worker(reason=reason, over=turn, name=name), detail=detail, socket=detail or None, roll=one)
         for one in (stopped, going)
     ]
     found = page(*programs)
