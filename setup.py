@@ -26,15 +26,16 @@ setup(
         "requests>=2.28",
     ],
     extras_require={
-        # An endpoint for Prometheus.
-        "metrics": ["prometheus-client"],
+        # What Prometheus reads: the families, the text format, the file that is written whole or not at all. Imported
+        # only where `metrics` or `metrics_textfile` is set. 0.22: a full disk leaves no temporary file behind.
+        "metrics": ["prometheus-client>=0.22"],
         # Where is a hung worker? py-spy reads its Python stack from outside, without its help: nothing else does, and
         # the alternative (faulthandler's traceback) costs the worker its life. An extra, because it is a program of its
         # own that reads other processes' memory, and a security policy may forbid that. 0.4.0: Python 3.13.
         "explain": ["py-spy>=0.4.0"],
         # What the tests start as real processes, and what runs them. Bare uvicorn is enough for them; with
         # uvicorn[standard] they run on uvloop and httptools.
-        "test": ["pytest>=8", "pytest-timeout", "hypothesis", "uvicorn[standard]>=0.30"],
+        "test": ["pytest>=8", "pytest-timeout", "hypothesis", "uvicorn[standard]>=0.30", "prometheus-client>=0.22"],
         # httpok, only to compare the cost of our listener with the cost of its own.
         "bench": ["superlance"],
         # What .ci/run checks with.

@@ -22,7 +22,7 @@ from typing import Any
 from . import __version__
 from .report import events
 from .report.metrics.figures import Figures
-from .settings import ListenSettings
+from .settings import ListenSettings, SettingsError
 from .settings_outward import Place
 from .threads import guarded
 
@@ -60,6 +60,19 @@ class Metrics:
         """Let the address go; for tests."""
         if self.endpoint is not None:
             self.endpoint.close()
+
+
+def check(settings: ListenSettings) -> None:
+    """Raises :class:`SettingsError` where metrics are switched on and the extra is not installed."""
+    if settings.metrics is None and settings.metrics_textfile is None:
+        return
+    try:
+        import prometheus_client.exposition  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            "metrics (--metrics, --metrics-textfile) need prometheus-client, which cannot be imported here "
+            f"({error}): pip install 'supervisor-uvicorn[metrics]'"
+        ) from error
 
 
 def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | None:
@@ -130,7 +143,7 @@ class Endpoint(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.address_family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         try:
             super().__init__((place.host, place.port), Handler)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a host that no name can be
             raise MetricsError(_why_not_bound(place, error)) from error
 
     def server_bind(self) -> None:
@@ -224,20 +237,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: a line a scrape would bury the others."""
 
 
-def _why_not_bound(place: Place, error: OSError) -> str:
+def _why_not_bound(place: Place, error: Exception) -> str:
     begin = f"metrics = {place}: "
-    if error.errno == errno.EADDRINUSE:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
         return (
             f"{begin}another process listens there already (EADDRINUSE). Write another port, as "
             f"--metrics {Place(place.host, place.port % 65535 + 1)}; every listener of a host needs its own"
         )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{begin}this user may not listen there ({error.strerror}). Write a port from 1024 up"
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return (
-            f"{begin}this machine has no such address ({error.strerror}). "
-            f"Write one of its own, as 127.0.0.1:{place.port}"
-        )
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{begin}this user may not listen there ({os.strerror(number)}). Write a port from 1024 up"
+    if number == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror | UnicodeError):
+        return f"{begin}this machine has no such address. Write one of its own, as 127.0.0.1:{place.port}"
     return f"{begin}{error}. Write an address of this machine, as 127.0.0.1:{place.port}"
 
 

@@ -31,8 +31,8 @@ ANSWERS = tuple(answer.value for answer in Answer)
 
 BRAKES = (
     # in the order of policy.py's table; ``budget`` is told as ``suspended``
-    *("paused", "traced", "stuck", "in_doubt", "state", "starting", "silent", "path", "panic", "trial"),
-    *("last_serving", "max_unavailable", "backoff", "suspended", "dry_run"),
+    *("paused", "traced", "stuck", "in_doubt", "rolling", "suspended", "sick", "state", "starting", "silent", "path"),
+    *("panic", "trial", "last_serving", "max_unavailable", "backoff", "dry_run"),
     # with which a remedy is called off (remedy.py, helpers.py)
     *("socket", "supervisord", "unknown", "refused", "stopping"),
     OTHER,

@@ -222,9 +222,9 @@ def _by_verdict(its: _Program) -> list[Row]:
 
 def _held(its: _Program) -> list[Row]:
     counts = dict.fromkeys(catalogue.BRAKES, 0)
-    for brake in its.program.said.values():
+    suspended = {(subject, "suspended") for subject in its.program.suspended}
+    for _, brake in suspended.union(its.program.said.items()):
         counts[brake if brake in counts else catalogue.OTHER] += 1
-    counts["suspended"] += len(its.program.suspended)
     return [((brake,), count) for brake, count in counts.items()]
 
 
