@@ -171,7 +171,7 @@ def _worker(
         "since_s": round(max(0.0, now - past.since), 1) if past and now is not None else None,
         "restarts": restarts,
         "held": held,
-        "over": f"{past.limit}: {past.over}" if past and past.limit else "",
+        "over": None if now is None else f"{past.limit}: {past.over}" if past and past.limit else "",
         **_takes(member, past, now),
     }
 

@@ -56,6 +56,7 @@ def test_the_json_is_what_the_design_promises() -> None:
                         "since_s": None,
                         "restarts": None,
                         "held": None,
+                        **dict.fromkeys(("over", "rss_bytes", "age_s", "cpu_s", "fds", "connections", "helpers")),
                     },
                     {
                         "name": "web:web-1",
@@ -69,6 +70,7 @@ def test_the_json_is_what_the_design_promises() -> None:
                         "since_s": None,
                         "restarts": None,
                         "held": None,
+                        **dict.fromkeys(("over", "rss_bytes", "age_s", "cpu_s", "fds", "connections", "helpers")),
                     },
                 ],
             }

@@ -177,6 +177,9 @@ def test_an_error_of_a_call_is_a_line_for_a_person(error: RpcError, said: str) -
         assert "eventlistener" not in screen.notes
 
 
+NAMES = ["web:web-0", "web:web-1"]
+
+
 def test_status_watch_goes_on_until_ctrl_c_whatever_comes() -> None:
     sick = page(program(workers=[worker(verdict="failing")]))
     boards = [page(program()), RpcError("gone for a moment"), None, sick, KeyboardInterrupt()]
@@ -190,8 +193,15 @@ def test_status_watch_goes_on_until_ctrl_c_whatever_comes() -> None:
     assert "gone for a moment" in screen.notes
     assert "[rpcinterface:uvicorn]" in screen.notes
     boards = [page(program()), sick, KeyboardInterrupt()]
-    code, screen = run(Desk(play), "status", "--watch", live=True)
-    assert screen.out.getvalue().count("\x1b[H\x1b[J") == 2
+    code, screen = run(Desk(play), "status", "--watch")
+    assert (code, [line.split()[0] for line in screen.lines]) == (
+        1,
+        [*["web", "NAME", *NAMES], "web", "NAME", NAMES[0]],
+    )
+    boards = [page(program()), sick, KeyboardInterrupt()]
+    code, screen = run(Desk(play), "status", "--json", "--watch", live=True)
+    assert (code, len(screen.lines)) == (1, 2)
+    assert "\x1b" not in screen.out.getvalue(), "an object a line is for programs"
     boards = [page(program())]
     assert run(Desk(play), "status", "--watch", "wob")[0] == 2
 
