@@ -2,7 +2,8 @@
 ``requests`` weighs some 15 MB.
 
 The timeouts of requests are for each operation, and a server that sends a byte now and then never runs into them: at
-the deadline the connection is shut down under it. The answer's status is all that is read.
+the deadline the connection is shut down under it. The answer's status is all that counts, and nothing is read behind
+the head.
 
 Redirects are not followed: a POST that follows a 302 becomes a GET (requests 2.32, sessions.py ``rebuild_method``) and
 would tell nobody. Proxies, ``.netrc`` and ``REQUESTS_CA_BUNDLE`` of the listener's environment count (``trust_env``),
