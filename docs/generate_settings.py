@@ -43,6 +43,10 @@ A wrong value ends the listener before it is READY, with a line like this one in
     supervisord.conf, [supervisor-uvicorn:web], silent_after: "30s" is not a number of seconds; write for example
     silent_after=30
 
+After a change of the file type ``supervisorctl uvicorn reload``, or send HUP to the listener: no restart is needed
+(`operating <operating.rst>`_), but for those of which it says so below. What is wrong is refused whole then, and the
+listener goes on with what it had. Flags stay as they are until the listener is started anew.
+
 """
 
 
@@ -55,6 +59,8 @@ def describe(entry: Entry) -> str:
         ("Stands in", "the general section" + (" only" if entry.scope == "listener" else ", or a program's own")),
         ("Precedent", entry.precedent),
     ]
+    if entry.at_start:
+        rows.append(("Takes effect", "when the listener starts; ``reload`` says so and leaves it as it is"))
     if entry.key in CHECK_KEYS:
         rows.insert(4, ("Also", f"``supervisor-uvicorn check {entry.flag}``"))
     lines = [entry.key, "-" * len(entry.key), "", entry.help, ""]

@@ -108,7 +108,7 @@ def test_completion(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rpc, "call", call)
     assert shell.completed("uvi") == ["uvicorn "]
     assert shell.completed("uvicorn ") == [f"{verb} " for verb in ctl.VERBS]
-    assert shell.completed("uvicorn re") == ["restart ", "resume "]
+    assert shell.completed("uvicorn re") == ["restart ", "resume ", "reload "]
     assert asked == [], "verbs are known without a question"
     assert shell.completed("uvicorn restart ") == ["web:web-0 ", "web:* ", "web:web-1 ", "api "]
     assert shell.completed("uvicorn status web:web-1 web:w") == ["web:web-0 ", "web:web-1 "]

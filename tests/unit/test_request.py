@@ -88,7 +88,7 @@ def test_any_object(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("verb", "explode", "verb is 'explode', and the listener knows restart, pause, resume"),
+        ("verb", "explode", "verb is 'explode', and the listener knows restart, pause, resume, reload"),
         ("verb", "x" * 100_000, "verb is 'xxx"),
         ("verb", ["restart"], "verb is ['restart']"),
         ("verb", HUGE, "verb is 999"),
