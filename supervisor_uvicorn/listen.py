@@ -1,6 +1,6 @@
 """The event listener: with threads.py the only place with threads and clocks.
 
-Seven threads, so that nothing that can wait holds up a look:
+Seven threads, and those of metrics_server.py and notices.py, so that nothing that can wait holds up a look:
 
     events   (main) reads stdin, answers OK at once, and wakes the others
     roster   asks supervisord who should be there, and the kernel what they are
@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from . import hup, memory, meters
+from . import hup, memory, meters, metrics_server, notices
 from .exchange import Exchange
 from .exit_on import Beyond, leave
 from .intentions import Intentions
@@ -37,7 +36,9 @@ from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
 from .ledger import Ledger, RollEnded
 from .model import State, WorkerId
+from .notices import Notices
 from .operations import Reply, paused_now
+from .pages import Pages
 from .probe.pins import Pins
 from .reconcile import adopt
 from .reloads import Reloads
@@ -45,9 +46,9 @@ from .remedies import Remedies, groups_of
 from .report import events
 from .report.history import History
 from .report.log import Log
+from .report.metrics.figures import Figures, View
 from .report.notes import told_of
-from .report.page import changes, page
-from .reporter import HISTORY, MEMORY, PAGE, Reporter, fetch
+from .reporter import Reporter, fetch
 from .rosters import UNSETTLED_S, Rosters
 from .settings import ListenSettings, SettingsError, load
 from .supervisord.calls import Supervisord
@@ -59,7 +60,7 @@ from .supervisord.request import KIND
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
 from .supervisord.vigil import NO_TICK_S, Sign, Vigil
 from .threads import Crew, guarded
-from .usage import Meter
+from .usage import Measured, Meter
 from .watch import Snapshot, Watch, workers
 
 STANDBY_S = 2.0
@@ -68,7 +69,6 @@ PROBE_THREADS = 32
 COMING_BACK = (State.RUNNING, State.STARTING, State.BACKOFF, State.EXITED)
 LEAVE_AGAIN_S = 10.0  # where supervisord did not take it
 HOLD_AGAIN_S = 5.0  # a sixth of helpers.py HOLD_S
-REPORT_S = 5.0  # a board that is older than three of these is stale
 
 NO_TICK = (
     f"no TICK event has come in {NO_TICK_S:g} s, so no HTTP probe is made and the roster is read seldom: "
@@ -80,15 +80,6 @@ GIVEN_UP = (
 )
 
 
-@dataclass
-class _Reported:
-    """What was last handed to the report thread."""
-
-    key: object = None
-    at: float = 0.0
-    texts: dict[str, str] = field(default_factory=dict)
-
-
 class Listener:
     """One listener of one supervisord."""
 
@@ -98,17 +89,20 @@ class Listener:
         env: Mapping[str, str],
         tell: Callable[[events.Event], None],
         args: argparse.Namespace,
+        figures: Figures,
     ) -> None:
         self._settings = settings
         self._env = env
         self._log = tell
         self._board = Exchange()
         self._history = History()
+        self._figures = figures
+        self._notices = Notices(settings, self._tell, figures.notified)
         self._reporter = Reporter(self._tell)
         self._clock = time.monotonic
         self._told: set[str] = set()
         self._reloads = Reloads(args, settings, env, self._tell, self._board, hup.taken())
-        with Rpc.from_environment(env) as rpc:
+        with self._rpc() as rpc:
             pid = _until_reachable(Supervisord(rpc), tell)
         born = _born(pid)
         self._lock = Lock(pid, born)
@@ -119,6 +113,8 @@ class Listener:
     def _tell(self, event: events.Event) -> None:
         self._log(event)
         self._history.add(event, _wall_clock())
+        self._figures.told(event)
+        self._notices.put(event)
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -126,6 +122,8 @@ class Listener:
         """Until the end of input (0), or until supervisord has given this listener up (1)."""
         for work, name in ((self._act, "act"), (self._reloads.run, "reload")):
             threading.Thread(target=guarded, args=(work,), daemon=True, name=name).start()
+        self._notices.start()
+        metrics = metrics_server.start(self._settings, self._figures, self._tell)
         channel.ready()
         vigil = Vigil(self._clock())
         last_serial: int | None = None
@@ -139,7 +137,10 @@ class Listener:
                 self._tell(events.Error("", "a header line on stdin was no event; skipped, and so are the next ones"))
             well = bool(found) or (well and not malformed)
             for event in found:
+                self._figures.heard(event.name)
                 tick = vigil.heard(self._clock(), event.name)
+                if tick and metrics is not None:
+                    metrics.tick()
                 # supervisord sends a rejected event again, also to listeners that did not reject it
                 if event.serial is None or event.serial != last_serial:
                     self._hear(event, tick)
@@ -173,7 +174,7 @@ class Listener:
     def _answers_at(self) -> float | None:
         """When supervisord answered just now; None: it does not, so that events are late for another reason."""
         try:
-            with Rpc.from_environment(self._env) as rpc:
+            with self._rpc() as rpc:
                 Supervisord(rpc).state()
         except RpcError:
             return None
@@ -218,15 +219,15 @@ class Listener:
             self._board.put(roster_wanted=True)
 
     def _rpc(self) -> Rpc:
-        return Rpc.from_environment(self._env)
+        return Rpc.from_environment(self._env, observe=self._figures.rpc)
 
     def _look(self, earlier_memory: str, earlier_history: str) -> None:
         board = self._board
-        pins = Pins(SockDiag(), self._clock, Crew(PROBE_THREADS).submit)
+        pins = Pins(SockDiag(), self._clock, Crew(PROBE_THREADS).submit, self._figures.lag)
         watch = Watch(self._settings, pins, reload=self._reloads.ask)
         snapshot = self._first_snapshot()
         ours = self._take_over(watch, snapshot, earlier_memory, earlier_history)
-        reported = _Reported()
+        pages = Pages(self._history, self._reporter)
         beyond = Beyond()
         left_at = -LEAVE_AGAIN_S
         next_at = looked_at = held_at = self._clock()
@@ -239,7 +240,7 @@ class Listener:
                 ):
                     board.changed.wait(left_s)
                 full, outcomes, requests, snapshot = board.tick, board.outcomes, board.requests, board.snapshot
-                usages = board.measured.usages
+                measured = board.measured
                 called = board.tick or board.news or bool(outcomes or requests or board.reloaded)
                 settings, replies = board.take_reloaded()
                 board.tick, board.news, board.outcomes, board.requests = False, False, [], []
@@ -259,7 +260,7 @@ class Listener:
                 watch.reply(reply)
             told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
             decision, more = watch.look(
-                now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=usages
+                now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=measured.usages
             )
             for event in told + more:
                 self._tell(event)
@@ -278,7 +279,8 @@ class Listener:
                     self._remedies.hold(group)
             looked_at, due_s = now, watch.next_in_s(now)
             next_at = now + due_s
-            self._report(watch, snapshot, now, reported)
+            pages.report(watch, snapshot, self._settings, now)
+            self._show(watch, snapshot, measured, now)
             beyond, why = self._cannot_serve(beyond, watch, snapshot, now)
             if why and now - left_at >= LEAVE_AGAIN_S:
                 left_at = now
@@ -310,33 +312,25 @@ class Listener:
         watch.ledger = adopt(watch.ledger, found, frozenset(remembered.programs if remembered else ()))
         return frozenset(found)
 
-    def _report(self, watch: Watch, snapshot: Snapshot, now: float, reported: _Reported) -> None:
-        """Hand over what has changed; at least each REPORT_S, so that a reader knows that we live."""
-        every_s = max(REPORT_S, self._settings.pulse_s)
-        listener = {"pid": os.getpid(), "reports_every_s": every_s, "dry_run": self._settings.general.dry_run}
-        answers = [reply.answer() for reply in watch.replies]
-        found = page(
-            snapshot.members,
-            watch.ledger,
-            now=now,
-            paused=watch.pauses,
-            restarts=self._history.restarts,
-            answers=answers,
-            listener=listener,
+    def _show(self, watch: Watch, snapshot: Snapshot, measured: Measured, now: float) -> None:
+        """Leave what this look knows for the next scrape."""
+        figures = self._figures
+        for worker, outcome in watch.answers:
+            figures.probe(worker, outcome)
+        paused = paused_now(watch.pauses, snapshot.members, now)
+        figures.show(
+            View(
+                members=snapshot.members,
+                ledger=watch.ledger,
+                usages=measured.usages,
+                queues=measured.queues,
+                paused=paused,
+                settings=self._settings.of,
+                now=now,
+                wall=time.time(),
+            )
         )
-        key = changes(found)
-        if key == reported.key and now - reported.at < every_s:
-            return
-        reported.key, reported.at = key, now
-        texts = {
-            MEMORY: memory.to_text(watch.ledger, watch.pauses, answers, now),
-            PAGE: json.dumps(found),  # after it: what is answered on the page is remembered
-            HISTORY: self._history.text(),
-        }
-        for kind, text in texts.items():
-            if reported.texts.get(kind) != text:
-                reported.texts[kind] = text
-                self._reporter.put(kind, text)
+        figures.looked(self._clock() - now)
 
     def _until(self, next_at: float, recheck_at: float | None) -> float:
         return (next_at if recheck_at is None else min(next_at, recheck_at)) - self._clock()
@@ -408,12 +402,14 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     channel = Channel()
     try:
         settings = load(args)
+        notices.check(settings)
+        metrics_server.check(settings)
     except SettingsError as error:
         print(f"supervisor-uvicorn: {error}", file=sys.stderr)
         return 2
     log = Log(2, settings.log_format, _wall_clock)
     try:
-        listener = Listener(settings, env, log, args)
+        listener = Listener(settings, env, log, args, Figures())
     except RpcError as error:
         log(events.Error("", explain_failure(error), reason="supervisord"))
         return 1

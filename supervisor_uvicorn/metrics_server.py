@@ -132,6 +132,7 @@ class Endpoint(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     block_on_close = False  # nobody waits for a scraper, and no list of threads is kept
     request_queue_size = 16
+    allow_reuse_port = False  # a second listener at the same address is to be refused, and not to get half the scrapes
 
     def __init__(self, place: Place, render: Render, tell: Tell) -> None:
         self._render = render
@@ -139,6 +140,7 @@ class Endpoint(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self._tell = tell
         self._failed = False
         self._closing = False
+        self._closed = threading.Event()
         self._free = threading.Semaphore(SCRAPES_AT_ONCE)
         self.address_family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         try:
@@ -154,13 +156,14 @@ class Endpoint(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """The thread that accepts. ``serve_forever`` would wake twice a second for nothing."""
         while not self._closing:
             self.handle_request()
+        self.server_close()
+        self._closed.set()
 
     def close(self) -> None:
-        """Let the address go. Not to be called twice."""
+        """Have :meth:`run` let the address go, and wait for that."""
         self._closing = True
         with contextlib.suppress(OSError), socket.create_connection(self.socket.getsockname()[:2], SCRAPE_S):
-            pass  # it wakes :meth:`run`
-        self.server_close()
+            self._closed.wait(SCRAPE_S)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept; with patience where there is no descriptor left, because the parent would ask again at once."""

@@ -13,7 +13,7 @@ from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
 from .kernel.selftest import why_unreadable
 from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
-from .model import Evidence, Member, State, Ticks, Usage, Verdict, WorkerId
+from .model import Evidence, HttpOutcome, Member, State, Ticks, Usage, Verdict, WorkerId
 from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out, too_old
 from .policy import decide
 from .probe.pins import Pins
@@ -63,6 +63,7 @@ class Watch:
     pauses: Pauses = field(default_factory=dict)
     replies: tuple[Reply, ...] = ()  # to what was asked, the last of them
     reload: Callable[[str], None] = lambda ident: None  # asks for it; :meth:`reply` is called with the answer
+    answers: tuple[tuple[WorkerId, HttpOutcome], ...] = ()  # that came since the last look
     _said: dict[str, object] = field(default_factory=dict)
     _pinned: set[WorkerId] = field(default_factory=set)
     _unpinnable: dict[WorkerId, str] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Watch:
             told += self._tell_slips(snapshot.members)
         evidence, troubles = self._evidence(watched, full, usages or {})
         told += troubles
+        self.answers = tuple((worker, seen.http) for worker, seen in evidence.items() if seen.http is not None)
         self.pauses, over = run_out(self.pauses, now)
         paused = paused_now(self.pauses, snapshot.members, now)
         before = self.ledger

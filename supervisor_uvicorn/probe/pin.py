@@ -22,7 +22,7 @@ from supervisor_uvicorn.probe.link import HelloLink, Link, TlsLink
 from supervisor_uvicorn.probe.target import Request, Target
 
 _FIRST_RECHECK_S = 0.001
-_RECHECK_GROWTH = 1.25  # so lag is measured to within a quarter of itself
+_RECHECK_GROWTH = 1.15  # so lag is measured to within 15 % of itself
 _HANDSHAKE_S = 10.0
 _SETTLE_S = 1.0
 _READS_TO_SETTLE = 2  # h11 reads once behind an unfinished request, and only then pauses (uvicorn, h11_impl.py)
@@ -47,6 +47,7 @@ class Pin:
         self.pinned_at = clock()
         self.unread_since: float | None = None
         self.lag_s: float | None = None
+        self.read_after_s: float | None = None  # a pulse was read; whoever takes it puts None
         self.recheck_at = 0.0
         self.is_due = False  # a TICK wanted an HTTP probe
         self.lost = ""  # why it is of no use any more
@@ -128,6 +129,8 @@ class Pin:
             unread_bytes = far_end.unread_bytes
         if self.phase is not Phase.SETTLING:
             self.lag_s = self._clock() - sent_at
+            if not unread_bytes:
+                self.read_after_s = self.lag_s
         self.unread_since = sent_at if unread_bytes else None
         return True
 

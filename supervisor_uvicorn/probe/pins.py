@@ -33,15 +33,20 @@ class Pins:
     """At most one pinned connection for each worker. Not thread-safe; HTTP probes run where ``submit`` puts them.
 
     ``clock`` is :func:`time.monotonic` or a test's own. ``submit`` runs a job in a thread of the caller's pool; it may
-    raise :class:`RuntimeError` where it takes none.
+    raise :class:`RuntimeError` where it takes none. ``read_after`` is told of each pulse that was read after how long.
     """
 
     def __init__(
-        self, diag: SockDiag, clock: Callable[[], float] = time.monotonic, submit: Submit | None = None
+        self,
+        diag: SockDiag,
+        clock: Callable[[], float] = time.monotonic,
+        submit: Submit | None = None,
+        read_after: Callable[[WorkerId, float], None] | None = None,
     ) -> None:
         self._diag = diag
         self._clock = clock
         self._submit = submit
+        self._read_after = read_after
         self._acquirer = Acquirer(diag, clock)
         self._pins: dict[WorkerId, Pin] = {}
         self._outcomes: dict[WorkerId, HttpOutcome] = {}
@@ -146,6 +151,9 @@ class Pins:
             pin.check(confirm=confirm)
         except KernelError as error:
             self._unseen[worker] = error
+        lag_s, pin.read_after_s = pin.read_after_s, None
+        if lag_s is not None and self._read_after is not None:
+            self._read_after(worker, lag_s)
         if pin.lost:
             self._drop(pin)
 
