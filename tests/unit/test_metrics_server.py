@@ -114,8 +114,10 @@ def test_it_listens_on_ipv6_as_well() -> None:
         endpoint = Endpoint(Place("::1", free_port()), lambda: b"", lambda _: None)
     except MetricsError as error:
         pytest.skip(f"no IPv6 here: {error}")
-    with contextlib.closing(endpoint):
+    try:
         assert endpoint.socket.family is socket.AF_INET6
+    finally:
+        endpoint.server_close()
 
 
 # -- what a bad one cannot do ------------------------------------------------------------------------------------------
