@@ -24,3 +24,9 @@ def taken() -> queue.SimpleQueue[str]:
     signal.signal(signal.SIGHUP, lambda number, frame: _asked.put(HUP))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     return _asked
+
+
+def over() -> None:
+    """The process is about to end: nobody hears HUP any more. Python's own end would make it deadly again (CPython
+    3.10 to 3.13, signalmodule.c ``_PySignal_Fini``), but leaves what is ignored as it is."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -413,4 +413,6 @@ def main(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     except RpcError as error:
         log(events.Error("", explain_failure(error), reason="supervisord"))
         return 1
-    return listener.run(channel)
+    code = listener.run(channel)
+    hup.over()
+    return code
