@@ -40,7 +40,7 @@ Tell = Callable[[events.Event], None]
 Render = Callable[[], bytes]
 
 
-class MetricsError(Exception):
+class MetricsError(SettingsError):
     """Metrics cannot be given as they are asked for; the message says what was found and what to write instead."""
 
 
@@ -63,34 +63,31 @@ class Metrics:
 
 
 def check(settings: ListenSettings) -> None:
-    """Raises :class:`SettingsError` where metrics are switched on and the extra is not installed."""
+    """Raises :class:`MetricsError` where :func:`start` would: the extra is missing, or the address cannot be had."""
     if settings.metrics is None and settings.metrics_textfile is None:
         return
     try:
         import prometheus_client.exposition  # noqa: F401
     except ImportError as error:
-        raise SettingsError(
+        raise MetricsError(
             "metrics (--metrics, --metrics-textfile) need prometheus-client, which cannot be imported here "
             f"({error}): pip install 'supervisor-uvicorn[metrics]'"
         ) from error
+    if settings.metrics is not None:
+        Endpoint(settings.metrics, bytes, lambda _: None).server_close()
 
 
 def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | None:
     """Bind, and start the threads; None where metrics are off, and then prometheus_client is not imported.
 
-    Raises :class:`MetricsError` where the extra is missing, or the address cannot be had.
+    Raises :class:`MetricsError` where the address cannot be had, and ``ImportError`` where :func:`check` was not asked.
     """
     if settings.metrics is None and settings.metrics_textfile is None:
         return None
-    try:
-        from prometheus_client.exposition import generate_latest, write_to_textfile
+    from prometheus_client.exposition import generate_latest, write_to_textfile
 
-        from .report.metrics.collector import Collector
-    except ImportError as error:
-        raise MetricsError(
-            "metrics (and metrics_textfile) need prometheus-client, which cannot be imported here "
-            f"({error}): pip install 'supervisor-uvicorn[metrics]'"
-        ) from error
+    from .report.metrics.collector import Collector
+
     collector = Collector(figures)
     endpoint = file = None
     if settings.metrics is not None:
@@ -241,7 +238,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _why_not_bound(place: Place, error: Exception) -> str:
-    begin = f"metrics = {place}: "
+    begin = f"metrics (--metrics) {place}: "
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.EADDRINUSE:
         return (

@@ -20,7 +20,7 @@ from harness.waiting import wait_for
 from played_metrics import member, view
 
 from supervisor_uvicorn import metrics_server
-from supervisor_uvicorn.metrics_server import SCRAPES_AT_ONCE, Endpoint, MetricsError, TextFile, start
+from supervisor_uvicorn.metrics_server import SCRAPES_AT_ONCE, Endpoint, MetricsError, TextFile, check, start
 from supervisor_uvicorn.report import events
 from supervisor_uvicorn.report.metrics.figures import Figures
 from supervisor_uvicorn.settings import ListenSettings
@@ -223,6 +223,7 @@ def test_what_cannot_be_given_is_told_once_a_series(served: Served) -> None:
 
 def test_off_is_nothing_at_all() -> None:
     before = threading.active_count()
+    check(ListenSettings())
     assert start(ListenSettings(), Figures(), lambda _: None) is None
     assert threading.active_count() == before
 
@@ -231,16 +232,18 @@ def test_an_address_that_is_taken_is_named_and_what_to_write() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings = ListenSettings(metrics=Place("127.0.0.1", port))
-        with pytest.raises(MetricsError) as raised:
+        with pytest.raises(MetricsError):
             start(settings, Figures(), lambda _: None)
-    assert f"metrics = 127.0.0.1:{port}: another process listens there already" in str(raised.value)
+        with pytest.raises(MetricsError) as raised:
+            check(settings)
+    assert f"metrics (--metrics) 127.0.0.1:{port}: another process listens there already" in str(raised.value)
     assert "--metrics 127.0.0.1:" in str(raised.value)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no..host"])
 def test_an_address_of_somebody_else(host: str) -> None:
     with pytest.raises(MetricsError, match="no such address") as raised:
-        start(ListenSettings(metrics=Place(host, 9117)), Figures(), lambda _: None)
+        check(ListenSettings(metrics=Place(host, 9117)))
     assert "127.0.0.1:9117" in str(raised.value)
 
 
@@ -249,7 +252,9 @@ def test_a_port_that_was_just_used_is_free_again() -> None:
     first = Served()
     assert first.ask()[0] == 200
     first.metrics.close()
-    again = start(ListenSettings(metrics=Place("127.0.0.1", first.port)), Figures(), lambda _: None)
+    settings = ListenSettings(metrics=Place("127.0.0.1", first.port))
+    check(settings)
+    again = start(settings, Figures(), lambda _: None)
     assert again is not None
     again.close()
 
@@ -265,7 +270,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builtins, "__import__", without)
     for settings in ({"metrics": Place("127.0.0.1", 1)}, {"metrics_textfile": "/tmp/x"}):
         with pytest.raises(MetricsError, match=r"pip install 'supervisor-uvicorn\[metrics\]'"):
-            start(ListenSettings(**settings), Figures(), lambda _: None)  # type: ignore[arg-type]
+            check(ListenSettings(**settings))  # type: ignore[arg-type]
 
 
 # -- the text file -----------------------------------------------------------------------------------------------------
