@@ -177,6 +177,7 @@ def _age(seconds: float | None) -> str:
 
 
 _KEPT = 99
+_MOSTLY_EMPTY = 3  # up to this rank: left out where nobody has one (no path is set, nobody counts connections)
 _COLUMNS = (
     _Column("NAME", lambda worker, _: str(worker["name"]), _KEPT),
     _Column("PID", lambda worker, _: str(worker["pid"] or "-"), 6),
@@ -202,11 +203,12 @@ def _blocks(view: View, columns: int, lines: int) -> tuple[str, list[_Block]]:
     widths = {
         column.title: max(column.least, len(column.title), *map(_width, cells[column.title])) for column in _COLUMNS
     }
-    kept = [column.title for column in _COLUMNS]
+    kept = [column.title for column in _COLUMNS if column.rank > _MOSTLY_EMPTY or set(cells[column.title]) - {"-"}]
     for column in sorted(_COLUMNS, key=lambda column: column.rank):
         if column.rank == _KEPT or _taken(kept, widths) + LEAST_TREND <= columns:
             break
-        kept.remove(column.title)
+        if column.title in kept:
+            kept.remove(column.title)
     trend = min(MOST_TREND, max(LEAST_TREND, columns - _taken(kept, widths)))
 
     def line(row: Mapping[str, str], last: str) -> str:

@@ -40,7 +40,17 @@ def test_the_whole_picture() -> None:
         "web:web-3  14   RUNNING  silent    31.2 s  1m     -      -      0         -",
         "    not turned for 31.2 s; held: budget",
     ]
-    assert shown(its, 120)[1].split()[9:11] == ["CONN", "FDS"]
+    wide = shown(its, 120)
+    assert wide[1].split()[7:10] == ["AGE", "CONN", "FDS"]
+    assert wide[3].split()[8:11] == ["2h14m", "3", "22"]
+
+
+def test_columns_that_would_be_empty_are_left_out() -> None:
+    assert {"HTTP", "CONN", "FDS"} & set(shown(view(program()))[1].split()) == set()
+    probed = worker(http={"status": None, "seconds": 3.0})
+    lines = shown(view(program(workers=[probed, worker("web:web-1")])))
+    assert "HTTP" in lines[1].split()
+    assert ["none" in line for line in lines[3:]] == [True, False]
 
 
 def test_what_stands_in_eighty_columns_and_in_fewer() -> None:
