@@ -1,8 +1,10 @@
 """A program of somebody else's, started, fed and ended with all that it has started. Floor 1.
 
-It ends when we do (:func:`ends_with_us`), at its deadline, and whatever it left in its process group ends with it, as
-systemd does with ``KillMode=control-group`` (systemd.kill(5)). What it writes is read and forgotten but for the last
-words of its stderr.
+It ends when we do, at its deadline, and whatever it left in its process group ends with it, as systemd does with
+``KillMode=control-group`` (systemd.kill(5)). What it writes is read and forgotten but for the last words of its stderr.
+
+The kernel tells only a child that its parent has ended, and most commands are scripts that wait for a child of theirs.
+So between them and us stands a guard, a Python of 9 MB that leads their process group and takes it along.
 """
 
 from __future__ import annotations
@@ -23,10 +25,28 @@ _ENDS_WITH_US = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+# PR_SET_PDEATHSIG again, with TERM. Python ignores PIPE and XFSZ, and what is ignored stays so beyond exec(2): they are
+# put back. PR_SET_DUMPABLE is 4: the signal that ended the command ends the guard, and leaves no second core file.
+_GUARD = """
+import ctypes, os, signal, sys
+prctl = ctypes.CDLL(None).prctl
+signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
     try:
-        os.execv(sys.argv[2], sys.argv[2:])
+        pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
     except OSError as error:
         sys.exit(f"cannot be started: {error.strerror}")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        prctl(4, 0)
+        if code != -signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 """
 
 _POLL_S = 0.05
@@ -57,12 +77,12 @@ def feed(command: Sequence[str], data: bytes, deadline_s: float, clock: Callable
     """Run ``command`` (an absolute path and its arguments) in a session of its own with ``data`` on its stdin.
 
     Returns when it has ended, at the latest ``deadline_s`` (and a second) from now, and whatever is in its process
-    group then is killed. Its stdout is lost. One that does not read is no trouble. Raises :class:`OSError` or
-    :class:`ValueError` where it cannot be started.
+    group then is killed; so it is when the calling *thread* ends. Its stdout is lost. One that does not read is no
+    trouble. Raises :class:`OSError` or :class:`ValueError` where it cannot be started.
     """
     deadline = clock() + deadline_s
     process = subprocess.Popen(
-        ends_with_us(command),
+        [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

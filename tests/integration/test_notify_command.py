@@ -78,8 +78,8 @@ def test_it_has_a_session_of_its_own_and_none_of_our_descriptors(tmp_path: Path)
     *descriptors, stat = file.read_text().splitlines()
     assert {"0", "1", "2"} <= set(descriptors)
     assert len(descriptors) <= 4, "and the shell's own"
-    pid, session = stat.split()[0], stat.rpartition(")")[2].split()[3]
-    assert pid == session
+    group, session = map(int, stat.rpartition(")")[2].split()[2:4])
+    assert group == session != os.getsid(0)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,15 @@ def test_endless_output_neither_grows_us_nor_takes_our_time(where: str, figures:
     assert grown_bytes < 8 * 1024 * 1024
 
 
+def test_it_has_the_usual_signals(tmp_path: Path) -> None:
+    """Python ignores PIPE, which makes "yes | head" of a script complain."""
+    file = tmp_path / "got"
+    attempt, _ = shell(f"grep SigIgn /proc/self/status > {file}")
+    assert attempt.result is Result.SENT
+    ignored = int(file.read_text().split()[1], 16)
+    assert not ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1))
+
+
 def test_one_that_writes_much_and_ends_is_no_failure() -> None:
     attempt, _ = shell("head -c 1000000 /dev/zero >&2")
     assert attempt.result is Result.SENT
@@ -192,7 +201,8 @@ HANGS = """
 import sys
 from supervisor_uvicorn.notices import *
 from supervisor_uvicorn.report import events
-notices = Notices(ListenSettings(notify=("sh", "-c", "echo $$ > " + sys.argv[1] + "; exec sleep 600")), print)
+script = "trap '' TERM; sleep 600 & echo $! > " + sys.argv[1] + "; wait"
+notices = Notices(ListenSettings(notify=("sh", "-c", script)), print)
 notices.start()
 notices.put(events.Suspended("web", "is suspended", "budget"))
 sys.stdin.read()
@@ -200,18 +210,19 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_command_under_way_holds_no_end_up_and_ends_with_us(killed: bool, tmp_path: Path) -> None:
+def test_a_command_under_way_holds_no_end_up_and_ends_with_us(killed: bool, tmp_path: Path, mark: str) -> None:
+    """With what it has started: most commands are scripts that wait for something else."""
     file = tmp_path / "pid"
     listener = python(HANGS, str(file))
     try:
         pid = int(wait_for(lambda: file.exists() and file.read_text().strip(), 30, "the command"))
-        wait_for(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes(), 30, "sleep")
         begin = time.monotonic()
         if killed:
             listener.send_signal(signal.SIGKILL)
         listener.communicate(timeout=30)
         assert time.monotonic() - begin < 5
-        wait_for(lambda: not processes.alive(pid), 10, "the command's end")
+        wait_for(lambda: not processes.alive(pid), 10, "the end of what the command waits for")
+        wait_for(lambda: not processes.marked(mark), 10, "the command's end")
     finally:
         listener.kill()
         listener.wait()
