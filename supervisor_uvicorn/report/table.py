@@ -184,18 +184,19 @@ def since(seconds: float) -> str:
 
 
 def memory(size_bytes: int | None) -> str:
-    """In three figures and a letter; powers of 1024, as the limits are written (settings_limits.py ``size``).
+    """In at most four figures and a letter; powers of 1024, as the limits are written (settings_limits.py ``size``).
 
-    >>> [memory(size) for size in (None, 900 * 1024, 63 * 1024**2, 1023 * 1024**2, 3 * 1024**3 // 2)]
-    ['-', '900K', '63M', '1023M', '1.5G']
+    >>> [memory(size) for size in (None, 900 * 1024, 63 * 1024**2, 3 * 1024**3 // 2)]
+    ['-', '900K', '63M', '1.5G']
     """
     if size_bytes is None:
         return "-"
-    for power, letter in ((4, "T"), (3, "G")):
-        if size_bytes >= 1024**power:
-            size = size_bytes / 1024**power
-            return f"{size:.1f}{letter}" if size < 100 else f"{size:.0f}{letter}"
-    return f"{size_bytes // 1024**2}M" if size_bytes >= 1024**2 else f"{size_bytes // 1024}K"
+    size, letter = size_bytes / 1024, "K"
+    for larger in "MGT":
+        if round(size) < 1024:
+            break
+        size, letter = size / 1024, larger
+    return f"{size:.1f}{letter}" if letter in "GT" and size < 99.95 else f"{size:.0f}{letter}"
 
 
 def duration(seconds: float) -> str:

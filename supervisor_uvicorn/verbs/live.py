@@ -55,7 +55,8 @@ def watch_live(names: Sequence[str], desk: Desk, console: Console, every_s: floa
                     console.sleep(min(STEP_S, left_s))
     except KeyboardInterrupt:
         console.unpaint()
-        console.say("\n".join(painted))
+        if painted:
+            console.say("\n".join(painted))
         return code
     finally:
         with contextlib.suppress(BrokenPipeError, Unwritable):

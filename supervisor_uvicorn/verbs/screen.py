@@ -57,13 +57,15 @@ def picture(head: str, trouble: str, view: View | None, columns: int, lines: int
 
 # -- which workers, where there is no room for all -------------------------------------------------------------------
 
+_SICK, _TO_BE_KNOWN, _WELL = range(3)
+
 
 @dataclass
 class _Block:
-    """A program: its lines, and those of each worker with whether it is sick."""
+    """A program: its lines, and those of each worker with its grade (0 is shown first)."""
 
     head: list[str]
-    workers: list[tuple[bool, list[str]]]
+    workers: list[tuple[int, list[str]]]
     roll: list[str]
 
 
@@ -112,18 +114,20 @@ def _body(view: View, columns: int, lines: int) -> list[str]:
         apart = 1 + every + len(blocks) - 1 <= lines
         return [titles, *_lined_up(blocks, None, apart)]
     room = _Room(blocks, lines - 2)  # the titles, and how many more there are
-    ranks = [(index, number, sick) for index, one in enumerate(blocks) for number, (sick, _) in enumerate(one.workers)]
-    for index, number, sick in ranks:
-        if sick:
+    graded = sorted(
+        (grade, index, number) for index, one in enumerate(blocks) for number, (grade, _) in enumerate(one.workers)
+    )
+    for grade, index, number in graded:
+        if grade < _WELL:
             room.take_worker(index, number)
     for index in range(len(blocks)):
         room.take_head(index)
     for index in range(len(blocks)):
         room.take_roll(index)
-    for index, number, sick in ranks:
-        if not sick:
+    for grade, index, number in graded:
+        if grade == _WELL:
             room.take_worker(index, number)
-    return [titles, *_lined_up(blocks, room, False), _cut(_more(ranks, room, len(blocks)), columns)]
+    return [titles, *_lined_up(blocks, room, False), _cut(_more(graded, room, len(blocks)), columns)]
 
 
 def _lined_up(blocks: Sequence[_Block], room: _Room | None, apart: bool) -> list[str]:
@@ -137,18 +141,18 @@ def _lined_up(blocks: Sequence[_Block], room: _Room | None, apart: bool) -> list
         lines += block.head if room is None else room.heads[index]
         order = list(enumerate(block.workers))
         if room is not None:
-            order.sort(key=lambda one: not one[1][0])
+            order.sort(key=lambda one: one[1][0])
         for number, (_, its) in order:
             lines += its if room is None else room.workers.get((index, number), [])
         lines += block.roll if room is None else room.rolls.get(index, [])
     return lines
 
 
-def _more(ranks: Sequence[tuple[int, int, bool]], room: _Room, programs: int) -> str:
-    hidden = [sick for index, number, sick in ranks if (index, number) not in room.workers]
+def _more(graded: Sequence[tuple[int, int, int]], room: _Room, programs: int) -> str:
+    hidden = [grade for grade, index, number in graded if (index, number) not in room.workers]
     parts = [f"... {len(hidden)} more"]
-    if any(hidden):
-        parts.append(f"{sum(hidden)} of them not healthy")
+    if _SICK in hidden:
+        parts.append(f"{hidden.count(_SICK)} of them not healthy")
     absent = programs - len(room.heads)
     if absent:
         parts.append(f"{absent} program{'' if absent == 1 else 's'} not shown")
@@ -199,7 +203,10 @@ def _blocks(view: View, columns: int, lines: int) -> tuple[str, list[_Block]]:
     programs = view.body["programs"]
     dry_run = bool((view.body.get("listener") or {}).get("dry_run"))
     workers = [worker for program in programs for worker in program["workers"]]
-    cells = {column.title: [one_line(column.cell(worker, view)) for worker in workers] for column in _COLUMNS}
+    # Cut, because each cell is padded to the widest of its column, and somebody may have written a megabyte.
+    cells = {
+        column.title: [_cut(one_line(column.cell(worker, view)), columns) for worker in workers] for column in _COLUMNS
+    }
     widths = {
         column.title: max(column.least, len(column.title), *map(_width, cells[column.title])) for column in _COLUMNS
     }
@@ -220,7 +227,7 @@ def _blocks(view: View, columns: int, lines: int) -> tuple[str, list[_Block]]:
         for number, worker in enumerate(program["workers"], at):
             last = view.trends.get(worker["name"], "")[-trend:].rjust(trend)
             row = line({title: cells[title][number] for title in kept}, last)
-            rows.append((_sick(worker), [row, *_words(worker, "STATE" in kept, columns, lines)]))
+            rows.append((_grade(worker), [row, *_words(worker, "STATE" in kept, columns, lines)]))
         at += len(program["workers"])
         roll = roll_line(program["roll"])
         head = wrapped(program_line(program, dry_run), columns, lines)
@@ -232,8 +239,10 @@ def _taken(titles: Sequence[str], widths: Mapping[str, int]) -> int:
     return sum(widths[title] + len(_GAP) for title in titles)
 
 
-def _sick(worker: Mapping[str, Any]) -> bool:
-    return counts(worker) and not healthy(worker)
+def _grade(worker: Mapping[str, Any]) -> int:
+    if counts(worker) and not healthy(worker):
+        return _SICK
+    return _TO_BE_KNOWN if worker["over"] or worker["held"] else _WELL
 
 
 def _words(worker: Mapping[str, Any], with_state: bool, columns: int, lines: int) -> list[str]:

@@ -223,6 +223,7 @@ def test_a_hung_worker_s_line() -> None:
         terminal(site, status(site), columns=140) as tty,
     ):
         tty.see("2 of 2 healthy .* dry run", 60)
+        tty.see(r"^web:web-0 .* [0-9]+M +[0-9]+s ", 60)
         site.fault("web:web-1", "/hang/sleep")
         tty.see(r"^web:web-1 .* silent +[0-9.]+ s .*!$", 60)
         tty.see("^    .* held: dry-run|^    .* for [0-9.]+ s")

@@ -90,8 +90,12 @@ def test_the_sick_ones_first_where_there_is_no_room() -> None:
         *("web:web-0", "web:web-1", "web:web-2", "web:web-3", "..."),
     ]
     assert lines[-1] == "... 58 more"
+    many[50].update(over="max_rss: 512 MB resident, more than 400 MB")
+    many[55].update(held="paused")
+    lines = shown(view(program(workers=many)), lines=12)
+    assert [line.split()[0] for line in lines[7:]] == ["web:web-50", "max_rss:", "web:web-55", "held:", "..."]
     for one in many:
-        one.update(verdict="silent", reason="not turned")
+        one.update(verdict="silent", reason="not turned", over="", held=None)
     lines = shown(view(program(workers=many)), lines=12)
     assert [line.split()[0] for line in lines[3:5]] == ["web:web-0", "not"]
     assert lines[-1] == "... 60 more, 60 of them not healthy"

@@ -187,16 +187,20 @@ def test_ages(seconds: float, shown: str) -> None:
     [
         (None, "-"),
         (0, "0K"),
-        (1024**2 - 1, "1023K"),
+        (1023 * 1024, "1023K"),
+        (1024**2 - 1, "1M"),
         (1024**2, "1M"),
-        (1024**3 - 1, "1023M"),
+        (33456128, "32M"),
+        (1023 * 1024**2, "1023M"),
+        (1024**3 - 1, "1.0G"),
         (1024**3, "1.0G"),
+        (99.96 * 1024**3, "100G"),
         (120 * 1024**3, "120G"),
         (2 * 1024**4, "2.0T"),
     ],
 )
-def test_memory(size_bytes: int | None, shown: str) -> None:
-    assert memory(size_bytes) == shown
+def test_memory(size_bytes: float | None, shown: str) -> None:
+    assert memory(None if size_bytes is None else int(size_bytes)) == shown
 
 
 @given(st.text(), st.text(), st.text(), st.text(), st.booleans())
