@@ -114,7 +114,8 @@ def _question(settings: Settings) -> tuple[object, ...] | None:
 
 def fit_backoff(program: Program, backoff: Backoff) -> Program:
     """No name waits longer than ``backoff`` says now; nobody waits where it is switched off."""
-    return replace(program, waiting=_at_most(program.waiting, backoff.longest_s))
+    waiting, recycled = (_at_most(each, backoff.longest_s) for each in (program.waiting, program.recycled))
+    return replace(program, waiting=waiting, recycled=recycled)
 
 
 def _at_most(waiting: Mapping[str, Waiting], longest_s: float) -> dict[str, Waiting]:

@@ -20,6 +20,7 @@ from .settings import ListenSettings, SettingsError, load
 from .settings_file import included_files, new_parser, parse_file, read_sections
 from .supervisord.request import RELOAD, BadRequest, parse
 
+KEPT = "; the settings stay as they were"
 NO_FILE = (
     "no --settings FILE was given, so there is nothing to read again: write command=supervisor-uvicorn listen "
     "--settings FILE in the [eventlistener:...] section (supervisord.conf itself will do), then supervisorctl update"
@@ -74,9 +75,9 @@ class Reloads:
         try:
             loaded = self._read()
         except SettingsError as error:
-            said = f"{error}; the settings stay as they were"
+            said = str(error)[: MOST_WORDS - len(KEPT)] + KEPT
             self._tell(events.Error("", f"the settings were not taken: {said}", reason="settings"))
-            replies = [Reply(ident, RELOAD, False, said[:MOST_WORDS]) for ident in idents]
+            replies = [Reply(ident, RELOAD, False, said) for ident in idents]
             self._board.put_reloaded(None, replies)
             return
         found = changes(self._in_force, loaded)

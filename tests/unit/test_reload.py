@@ -278,8 +278,10 @@ def test_backoff_off_or_shorter_counts_for_those_who_wait(backoff: Backoff) -> N
 
 
 def test_a_longer_backoff_leaves_who_waits() -> None:
-    program = Program(waiting={"web:web-0": Waiting(5.0, 20.0)})
+    one = {"web:web-0": Waiting(5.0, 20.0)}
+    program = Program(waiting=one, recycled=one)
     assert fit_backoff(program, Backoff(10, 300)) == program
+    assert fit_backoff(program, Backoff(0, 0)) == Program(), "those of limits, too"
 
 
 def test_dry_run_while_a_remedy_is_under_way() -> None:

@@ -14,14 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import verbs_desk
 from harness.waiting import wait_for
+from verbs_desk import no, page, program, yes
 
-from supervisor_uvicorn import hup
+from supervisor_uvicorn import cli, hup, remedy
 from supervisor_uvicorn.exchange import Exchange
+from supervisor_uvicorn.intentions import Intention, Intentions
+from supervisor_uvicorn.ledger import Reason, Remedy, Restart
+from supervisor_uvicorn.model import Member, State
+from supervisor_uvicorn.operations import MOST_WORDS
 from supervisor_uvicorn.reloads import Reloads
+from supervisor_uvicorn.remedies import Remedies
 from supervisor_uvicorn.report.events import Event
-from supervisor_uvicorn.settings import add_flags, load
+from supervisor_uvicorn.rosters import Rosters
+from supervisor_uvicorn.settings import ListenSettings, Settings, add_flags, load
 from supervisor_uvicorn.supervisord.request import Request
+from supervisor_uvicorn.verbs import command
+from supervisor_uvicorn.watch import Snapshot
 
 # -- reading the file again --------------------------------------------------------------------------------------------
 
@@ -191,6 +201,14 @@ def test_an_include_that_has_nothing_of_ours_may_vanish(tmp_path: Path, file: Pa
     assert desk.ask() == (True, "nothing has changed")
 
 
+def test_however_much_is_wrong_the_answer_is_short(file: Path) -> None:
+    desk = Desk("--settings", str(file))
+    file.write_text("[supervisor-uvicorn]\n" + "no such line\n" * 10_000)
+    accepted, why = desk.ask()
+    assert (accepted, len(why)) == (False, MOST_WORDS)
+    assert why.endswith("; the settings stay as they were")
+
+
 def test_a_secret_that_is_wrong_is_not_written_out(file: Path) -> None:
     desk = Desk("--settings", str(file))
     file.write_text("[supervisor-uvicorn]\nsilent_after=25\nnotify_url=ftp://s3cret\nheader=s3cret\n")
@@ -256,3 +274,67 @@ def test_hup_lands_in_the_queue_and_not_in_children() -> None:
     masks = {key: int(value, 16) for key, value in (line.split(":\t") for line in shown.splitlines() if "Sig" in line
                                                      and "/" not in line)}  # fmt: skip
     assert [masks[key] & bit for key in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
+
+
+# -- who works with them -----------------------------------------------------------------------------------------------
+
+
+def intention(name: str) -> Intention:
+    return Intention(name, 7, 7, "silent", "abort", "")
+
+
+def test_a_group_that_is_dropped_is_read_until_what_was_ended_there_is_back() -> None:
+    written = Intentions(None)
+    rosters = Rosters(ListenSettings(), written, lambda event: None, Exchange(), lambda: 0.0)
+    written.put(intention("api:api-0"))
+    rosters.settings = ListenSettings(groups=("web",))
+    assert rosters._groups(()) == ("web", "api")
+    written.put(intention("old:old-0"))
+    assert rosters._groups(("web", "api")) == ("web", "api"), "nobody looked at that one"
+    written.keep_only({})
+    assert rosters._groups(("web", "api")) == ("web",)
+    rosters.settings = ListenSettings()
+    assert rosters._groups(("web",)) == ()
+
+
+def test_a_remedy_keeps_the_settings_with_which_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(remedy, "carry_out", lambda order, member, settings, tools, **_: begun.append(settings))
+    old = ListenSettings(general=Settings(drain_timeout_s=30))
+    remedies = Remedies(old, Intentions(None), lambda event: None, lambda outcome: None, lambda: 0.0)
+    member = Member("web:web-0", State.RUNNING, 7, 7)
+    assert member.worker is not None
+    order = Restart(member.worker, Remedy.DRAIN, Reason.FAILING, "")
+    remedies.give(order, Snapshot((member,)))
+    remedies.settings = ListenSettings(general=Settings(drain_timeout_s=1))
+    remedies.give(order, Snapshot((member,)))
+    for _ in range(2):
+        remedies._orders.get()(None)  # type: ignore[arg-type]
+    assert [settings.drain_timeout_s for settings in begun] == [30, 1]
+
+
+# -- the verb ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (yes("", "reload", "silent_after 30 -> 20"), 0, "silent_after 30 -> 20\n"),
+        (yes("", "reload", "a\nb"), 0, "a\\nb\n"),
+        (no("", "reload", "s.conf: cannot be read"), 2, "supervisor-uvicorn reload: refused: s.conf: cannot be read\n"),
+    ],
+)
+def test_the_verb_says_the_listener_s_words(answer: dict[str, Any], code: int, said: str) -> None:
+    def play(_: float, request: Request | None) -> dict[str, Any]:
+        return page(program(), answers=[{**answer, "id": request.ident}] if request else [])
+
+    desk = verbs_desk.Desk(play)
+    screen = verbs_desk.Screen(desk)
+    assert command.carry_out(cli.parser().parse_args(["reload"]), desk, screen.console) == code
+    assert screen.out.getvalue() + screen.notes == said
+    assert [(one.verb, one.names) for one in desk.sent] == [("reload", ())]
+
+
+def test_the_verb_takes_no_names() -> None:
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["reload", "web"])
