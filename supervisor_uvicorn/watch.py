@@ -351,6 +351,9 @@ class Watch:
             for past, was in newly(list(old), list(program.workers.values())):
                 if past.verdict is Verdict.UNKNOWN and (was is None or was.verdict is Verdict.STARTING or past.ended):
                     continue  # that we do not know yet, or that a process has ended, is no news
+                mine = program.ours.get(past.name)
+                if past.verdict is Verdict.UNKNOWN and mine is not None and mine.worker == past.worker:
+                    continue  # it drains, and its pin was let go for it
                 told.append(
                     events.VerdictChanged(
                         past.name, past.worker, past.verdict, past.reason, was.verdict if was else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from supervisor_uvicorn.model import HttpOutcome
+from supervisor_uvicorn.model import HttpOutcome, Usage
 from supervisor_uvicorn.verdict import Past
 
 MOST_WORDS_BYTES = 300
@@ -38,6 +38,17 @@ def evidence(past: Past, now: float) -> dict[str, Any]:
         "traced_by": past.traced_by or None,
         "wrong_answers": past.wrong,
         "http": None if past.http is None else _http(past.http),
+        "usage": None if past.usage is None else _usage(past.usage, now),
+    }
+
+
+def _usage(usage: Usage, now: float) -> dict[str, Any]:
+    return {
+        "age_s": round(usage.age_s + max(0.0, now - usage.at), 1),
+        "rss_bytes": usage.rss_bytes,
+        "helpers": usage.helpers,
+        "fds": usage.fds,
+        "fds_limit": usage.fds_limit,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,7 +91,8 @@ def test_descriptors_and_age(figures: Callable[..., None]) -> None:
         (restart, _) = replaced(site, 1, 60)
         assert (restart["worker"], restart["reason"]) == ("web:web-1", "max_fds")
         told = replaced(site, 1 + WORKERS, 300)
-        ages = {event["worker"]: event["detail"] for event in told if event.get("reason") == "max_age"}
+        restarts = [event for event in told if event["event"] == "restart"]
+        ages = {event["worker"]: event["detail"] for event in restarts if event["reason"] == "max_age"}
         figures(ages=ages)
         kinds = [event["event"] for event in told]
         assert kinds == ["restart", "replaced"] * (len(kinds) // 2)
@@ -118,8 +120,6 @@ def test_a_helper_that_shares_the_leak_counts_once(figures: Callable[..., None])
 
 
 def shown(site: Supervisord, name: str, helpers: int) -> dict[str, Any]:
-    import json
-
     done = site.cli("status", "-c", str(site.conf_path), "--json", name)
     worker = json.loads(done.stdout)["programs"][0]["workers"][0]
     return worker if worker.get("helpers") == helpers and worker.get("rss_bytes") else {}

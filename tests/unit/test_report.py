@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor_uvicorn.model import Answer, HttpOutcome, State, Ticks, Verdict, WorkerId
+from supervisor_uvicorn.model import Answer, HttpOutcome, State, Ticks, Usage, Verdict, WorkerId
 from supervisor_uvicorn.report import events
 from supervisor_uvicorn.report.evidence import evidence
 from supervisor_uvicorn.report.log import Log, json_line, one_line, text_line
@@ -180,6 +180,7 @@ CONDEMNED = Past(
     moved_at=158.0,
     http=HttpOutcome(Answer.WRONG, "status 500", 500, 0.0123456789, b"Traceback: gone"),
     wrong=3,
+    usage=Usage(at=156.0, age_s=60.0, rss_bytes=50_000_000, fds=20, fds_limit=1024, helpers=2),
 )
 
 
@@ -198,6 +199,7 @@ def test_evidence_is_what_a_look_had_shown() -> None:
         "traced_by": None,
         "wrong_answers": 3,
         "http": {"status": 500, "seconds": 0.012346, "reason": "status 500", "body": "Traceback: gone"},
+        "usage": {"age_s": 64.0, "rss_bytes": 50_000_000, "helpers": 2, "fds": 20, "fds_limit": 1024},
     }
     silent = dataclasses.replace(CONDEMNED, http=None, ticks=None, unread_since=128.5, traced_by=7)
     found = evidence(silent, 160.0)
@@ -210,7 +212,7 @@ def test_evidence_is_what_a_look_had_shown() -> None:
 def test_evidence_is_small_and_json_whatever_a_worker_answers(body: bytes, words: str) -> None:
     http = HttpOutcome(Answer.WRONG, words, 500, 0.1, body)
     text = json.dumps(evidence(dataclasses.replace(CONDEMNED, http=http, reason=words), 160.0), allow_nan=False)
-    assert len(text) <= 2200
+    assert len(text) <= 2300
     shown = json.loads(text)["http"]
     assert body.decode("utf-8", "replace").startswith(shown["body"])
     assert words.startswith(shown["reason"])
