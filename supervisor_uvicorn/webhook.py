@@ -170,6 +170,8 @@ def _cause(chain: list[BaseException], deadline_s: float) -> str:
             return f"no connection within {min(CONNECT_S, deadline_s):g} s"
         if isinstance(one, requests.Timeout | TimeoutError):
             return f"no answer within {deadline_s:g} s"
+        if isinstance(one, requests.exceptions.SSLError):  # with urllib3 1.26, which compares the names itself
+            return "its certificate is not trusted: it is for another name"
     return f"no answer ({type(chain[0]).__name__})"
 
 

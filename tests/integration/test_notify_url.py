@@ -315,7 +315,8 @@ def test_tls_whose_certificate_is_trusted(certificate: Path, monkeypatch: pytest
         assert timed(url)[0] == Attempt(Result.SENT)
         attempt, _ = timed(url.replace("localhost", "127.0.0.1"))
         assert attempt.result is AGAIN
-        assert attempt.why.startswith("its certificate is not trusted: IP address mismatch")
+        assert attempt.why.startswith("its certificate is not trusted: ")
+        assert "IP address mismatch" in attempt.why or "for another name" in attempt.why  # urllib3 2, 1.26
     with tls(certificate, drip(b"HTTP/1.1 ")) as url:
         attempt, took_s = timed(url, 1.0)
         assert attempt == Attempt(AGAIN, "no answer within 1 s")
