@@ -23,8 +23,8 @@ What the listener knows, for Prometheus. It is off until it is asked for, and ne
 ``--metrics 127.0.0.1:9117``
     The listener answers ``GET /metrics`` there. A port alone is one of 127.0.0.1. It has no password and no TLS: what
     it tells are names of programs and workers and how they fare, so put it where only Prometheus reaches it. It listens
-    to four scrapers at once, each for 5 s in all; more wait. An address that is taken ends the listener before READY,
-    with a line that says so: each listener of a host needs its own, also one that stands by.
+    to four scrapers at once, each for 5 s in all; more wait. An address that is taken is told once and tried again
+    each 5 s, and the workers are watched meanwhile; each listener of a host needs its own, also one that stands by.
 ``--metrics-textfile /var/lib/node_exporter/uvicorn.prom``
     The same text, written at each TICK for node_exporter's textfile collector, whole or not at all. Where it cannot be
     written that is logged once, and what was there before stays: ``supervisor_uvicorn_last_look_timestamp_seconds``

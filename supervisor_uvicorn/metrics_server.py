@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.server
 import os
 import socket
@@ -32,6 +33,7 @@ SCRAPE_S = 5.0
 """Half of Prometheus' own default for a scrape (``scrape_timeout``, 10 s)."""
 
 ACCEPT_AGAIN_S = 1.0
+BIND_AGAIN_S = 5.0
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format that every version of Prometheus reads."""
@@ -47,9 +49,28 @@ class MetricsError(SettingsError):
 class Metrics:
     """What is switched on of both, running. All of it is daemon threads."""
 
-    def __init__(self, endpoint: Endpoint | None, file: TextFile | None) -> None:
-        self.endpoint = endpoint
-        self.file = file
+    def __init__(self) -> None:
+        self.endpoint: Endpoint | None = None  # not yet
+        self.file: TextFile | None = None
+        self._closed = threading.Event()
+
+    def serve(self, place: Place, render: Render, tell: Tell) -> None:
+        """The endpoint's thread: bind, sooner or later, and serve."""
+        told = False
+        while not self._closed.is_set():
+            try:
+                self.endpoint = Endpoint(place, render, tell)
+                break
+            except MetricsError as error:
+                if not told:
+                    tell(events.Error("", f"{error}; tried again each {BIND_AGAIN_S:g} s", reason="metrics"))
+                told = True
+                self._closed.wait(BIND_AGAIN_S)
+        else:
+            return
+        if told:
+            tell(events.Error("", f"the metrics are served at {place} by now", reason="metrics"))
+        self.endpoint.run()
 
     def tick(self) -> None:
         """A TICK has come: have the file written soon. Never waits."""
@@ -58,12 +79,14 @@ class Metrics:
 
     def close(self) -> None:
         """Let the address go; for tests."""
+        self._closed.set()
         if self.endpoint is not None:
             self.endpoint.close()
 
 
 def check(settings: ListenSettings) -> None:
-    """Raises :class:`MetricsError` where :func:`start` would: the extra is missing, or the address cannot be had."""
+    """Raises :class:`MetricsError` where the extra is missing. An address that cannot be had is no reason not to watch
+    workers: it may be had later."""
     if settings.metrics is None and settings.metrics_textfile is None:
         return
     try:
@@ -73,14 +96,13 @@ def check(settings: ListenSettings) -> None:
             "metrics (--metrics, --metrics-textfile) need prometheus-client, which cannot be imported here "
             f"({error}): pip install 'supervisor-uvicorn[metrics]'"
         ) from error
-    if settings.metrics is not None:
-        Endpoint(settings.metrics, bytes, lambda _: None).server_close()
 
 
 def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | None:
-    """Bind, and start the threads; None where metrics are off, and then prometheus_client is not imported.
+    """Start the threads; None where metrics are off, and then prometheus_client is not imported.
 
-    Raises :class:`MetricsError` where the address cannot be had, and ``ImportError`` where :func:`check` was not asked.
+    An address that cannot be had is told once, and tried again each :data:`BIND_AGAIN_S`. Raises ``ImportError`` where
+    :func:`check` was not asked.
     """
     if settings.metrics is None and settings.metrics_textfile is None:
         return None
@@ -89,15 +111,16 @@ def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | N
     from .report.metrics.collector import Collector
 
     collector = Collector(figures)
-    endpoint = file = None
+    metrics = Metrics()
     if settings.metrics is not None:
-        endpoint = Endpoint(settings.metrics, lambda: generate_latest(collector), tell)
-        threading.Thread(target=guarded, args=(endpoint.run,), daemon=True, name="metrics").start()
+        place, render = settings.metrics, lambda: generate_latest(collector)
+        serve = functools.partial(metrics.serve, place, render, tell)
+        threading.Thread(target=guarded, args=(serve,), daemon=True, name="metrics").start()
     if settings.metrics_textfile is not None:
         path = settings.metrics_textfile
-        file = TextFile(path, lambda: write_to_textfile(path, collector), tell)
-        threading.Thread(target=guarded, args=(file.run,), daemon=True, name="metrics file").start()
-    return Metrics(endpoint, file)
+        metrics.file = TextFile(path, lambda: write_to_textfile(path, collector), tell)
+        threading.Thread(target=guarded, args=(metrics.file.run,), daemon=True, name="metrics file").start()
+    return metrics
 
 
 # -- the endpoint ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ MOST_BODY_BYTES = 1024
 
 
 def evidence(past: Past, now: float) -> dict[str, Any]:
-    """What is known of this worker at ``now`` (monotonic), as JSON values of at most 2 KiB. Unknown is None.
+    """What is known of this worker at ``now`` (monotonic), as JSON values of at most 2,300 bytes. Unknown is None.
 
     ``*_s`` are seconds: ``verdict_s`` for how long this verdict has held, ``seen_s`` for how long we have known the
     process, ``unread_s`` the age of the oldest unread pulse, ``unmoved_s`` since its ticks last moved.

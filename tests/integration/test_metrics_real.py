@@ -12,7 +12,7 @@ import yaml
 from harness import processes
 from harness.prometheus import promtool
 from harness.promql import PROMETHEUS, dashboard_expressions, rules
-from harness.supervisord import Program, Supervisord, free_port, watched
+from harness.supervisord import Program, free_port, watched
 from harness.waiting import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -98,14 +98,16 @@ def test_what_supervisord_no_longer_has_has_no_series() -> None:
         wait_for(lambda: not [one for one in samples(text_of(port)) if "program" in one.labels], 60, "no series of it")
 
 
-def test_a_port_that_is_taken_ends_the_listener_and_it_says_so() -> None:
+def test_a_port_that_is_taken_is_told_and_the_workers_are_watched_meanwhile() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with Supervisord(Program(numprocs=1), listen=f"--metrics {port}") as site:
-            words = f"metrics (--metrics) 127.0.0.1:{port}: another process listens there already"
-            wait_for(lambda: site.log_path.exists() and words in site.log_path.read_text(), 60, "what is wrong")
-            assert "Traceback" not in site.log_path.read_text()
-            site.wait_running()
+        with watched(Program(numprocs=1), f"--metrics {port}") as site:
+            told = site.wait_event("error", 60, reason="metrics")
+            assert f"127.0.0.1:{port}: another process listens there already" in told["message"]
+            site.wait_pinned()
+            server.close()
+            wait_for(lambda: "served at" in site.events("error", reason="metrics")[-1]["message"], 60, "served")
+            assert value(port, "worker_up", program="web", worker="web:web-0") == 1
 
 
 # -- promtool ----------------------------------------------------------------------------------------------------------

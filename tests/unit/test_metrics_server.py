@@ -50,6 +50,7 @@ class Served:
         found = start(ListenSettings(**settings), shown(), self.told.append)
         assert found is not None
         self.metrics = found
+        wait_for(lambda: found.endpoint, DEADLINE_S, "the address bound")
 
     def ask(
         self, method: str = "GET", path: str = "/metrics", deadline_s: float = DEADLINE_S
@@ -228,23 +229,33 @@ def test_off_is_nothing_at_all() -> None:
     assert threading.active_count() == before
 
 
-def test_an_address_that_is_taken_is_named_and_what_to_write() -> None:
+def test_an_address_that_is_taken_is_told_once_and_had_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "BIND_AGAIN_S", 0.05)
+    told: list[events.Event] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings = ListenSettings(metrics=Place("127.0.0.1", port))
-        with pytest.raises(MetricsError):
-            start(settings, Figures(), lambda _: None)
-        with pytest.raises(MetricsError) as raised:
-            check(settings)
-    assert f"metrics (--metrics) 127.0.0.1:{port}: another process listens there already" in str(raised.value)
-    assert "--metrics 127.0.0.1:" in str(raised.value)
+        check(settings)  # no reason not to watch workers
+        metrics = start(settings, Figures(), told.append)
+        assert metrics is not None
+        wait_for(lambda: told, DEADLINE_S, "the trouble told")
+    wait_for(lambda: metrics.endpoint, DEADLINE_S, "the address bound")
+    wait_for(lambda: len(told) == 2, DEADLINE_S, "its end told")
+    metrics.close()
+    assert f"metrics (--metrics) 127.0.0.1:{port}: another process listens there already" in told[0].message
+    assert "--metrics 127.0.0.1:" in told[0].message
+    assert told[1].message == f"the metrics are served at 127.0.0.1:{port} by now"
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no..host"])
 def test_an_address_of_somebody_else(host: str) -> None:
-    with pytest.raises(MetricsError, match="no such address") as raised:
-        check(ListenSettings(metrics=Place(host, 9117)))
-    assert "127.0.0.1:9117" in str(raised.value)
+    told: list[events.Event] = []
+    metrics = start(ListenSettings(metrics=Place(host, 9117)), Figures(), told.append)
+    assert metrics is not None
+    wait_for(lambda: told, DEADLINE_S, "the trouble told")
+    metrics.close()
+    assert "no such address" in told[0].message
+    assert "127.0.0.1:9117" in told[0].message
 
 
 def test_a_port_that_was_just_used_is_free_again() -> None:
@@ -253,10 +264,12 @@ def test_a_port_that_was_just_used_is_free_again() -> None:
     assert first.ask()[0] == 200
     first.metrics.close()
     settings = ListenSettings(metrics=Place("127.0.0.1", first.port))
-    check(settings)
-    again = start(settings, Figures(), lambda _: None)
+    told: list[events.Event] = []
+    again = start(settings, Figures(), told.append)
     assert again is not None
+    wait_for(lambda: again.endpoint, DEADLINE_S, "the address bound")
     again.close()
+    assert told == []
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +355,8 @@ def test_a_disk_that_hangs_holds_up_nobody() -> None:
 
     file = TextFile("/x", hangs, lambda _: None)
     threading.Thread(target=file.run, daemon=True).start()
-    metrics = metrics_server.Metrics(None, file)
+    metrics = metrics_server.Metrics()
+    metrics.file = file
     metrics.tick()
     assert writing.wait(DEADLINE_S)
     for _ in range(100):
