@@ -203,7 +203,7 @@ def test_an_include_that_has_nothing_of_ours_may_vanish(tmp_path: Path, file: Pa
 
 def test_however_much_is_wrong_the_answer_is_short(file: Path) -> None:
     desk = Desk("--settings", str(file))
-    file.write_text("[supervisor-uvicorn]\n" + "no such line\n" * 10_000)
+    file.write_text("[supervisor-uvicorn]\nabort_wait=" + "x" * 10_000 + "\n" + "key" * 3000 + "=1\n")
     accepted, why = desk.ask()
     assert (accepted, len(why)) == (False, MOST_WORDS)
     assert why.endswith("; the settings stay as they were")
@@ -211,10 +211,18 @@ def test_however_much_is_wrong_the_answer_is_short(file: Path) -> None:
 
 def test_a_secret_that_is_wrong_is_not_written_out(file: Path) -> None:
     desk = Desk("--settings", str(file))
-    file.write_text("[supervisor-uvicorn]\nsilent_after=25\nnotify_url=ftp://s3cret\nheader=s3cret\n")
-    accepted, why = desk.ask()
-    assert not accepted
-    assert "s3cret" not in why + desk.told[-1].message
+    half = "[supervisor-uvicorn]\nheader=\n  X: y\nX-Token s3cret\n"
+    for text, said in (
+        ("[supervisor-uvicorn]\nsilent_after=25\nnotify_url=ftp://s3cret\nheader=s3cret\n", "***"),
+        (half, f"{file}: is not a configuration file: line 4 is neither [SECTION] nor KEY=VALUE"),
+        (half + "s3cret\n" * 5, "line 4, 5, 6, ... is neither"),
+        ("X-Token s3cret\n", f"{file}: is not a configuration file: line 1 is neither"),
+    ):
+        file.write_text(text)
+        accepted, why = desk.ask()
+        assert not accepted
+        assert said in why
+        assert "s3cret" not in why + desk.told[-1].message
 
 
 def test_who_ask_at_once_are_all_answered_by_one_reading(file: Path) -> None:
