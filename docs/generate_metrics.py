@@ -46,8 +46,8 @@ How to read them:
   watched by its ticks alone has an empty histogram.
 - Counters begin at 0 with each start of the listener. For what was done before it, see ``history``.
 
-About 50 series a worker, 50 a program and 70 of the listener. What it costs: some 2 to 4 MB of the listener's memory,
-and 0.2 ms of its CPU time a worker and scrape.
+What it costs, measured with 64 workers: 46 series a worker, and 95 beside them; 3.3 MB of the listener's memory (1.3 MB
+with 4 workers); 0.3 ms of CPU time a worker and scrape.
 
 """
 
