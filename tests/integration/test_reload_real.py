@@ -218,7 +218,9 @@ def test_many_hups_at_once_and_a_file_that_comes_and_goes() -> None:
                 os.kill(listener, signal.SIGHUP)
             time.sleep(0.01)
         write(site, "silent_after=10")
-        assert "-> 10" in by_command(site)
+        by_command(site)  # a HUP that is still in the queue may have been the first to read it
+        assert any("-> 10" in line for line in answers(site))
+        assert by_command(site) == "nothing has changed\n"
         assert site.listener_pid() == listener
         assert site.pids() == before
         assert site.events("restart") == []
