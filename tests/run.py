@@ -2,8 +2,8 @@
 """The tests in one command: ``python3 tests/run.py [pytest's arguments]``. Needs Python 3.10 or newer on Linux.
 
 Makes a virtual environment in ``.venv-tests`` of the checkout (or in ``SUPERVISOR_UVICORN_TEST_VENV``), installs this
-package with its ``test`` extra there, and runs pytest. With ``-m acceptance`` it also needs ``wrk`` and superlance, and
-installs them.
+package with its ``test`` extra there, unpacks Debian's prometheus beside it, and runs pytest. With ``-m acceptance`` it
+also needs ``wrk`` and superlance, and installs them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ def main(arguments: list[str]) -> int:
     if acceptance:
         install_wrk()
     python = prepare("test,bench,explain" if acceptance else "test")
+    unpack_prometheus()
     return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT).returncode
 
 
 def prepare(extras: str) -> Path:
     """The interpreter of a virtual environment in which this checkout is installed, editable."""
-    venv = Path(os.environ.get("SUPERVISOR_UVICORN_TEST_VENV", ROOT / ".venv-tests"))
+    venv = environment()
     python = venv / "bin" / "python"
     made = python.exists() or subprocess.run([sys.executable, "-m", "venv", venv]).returncode == 0
     if not made:
@@ -38,6 +39,32 @@ def prepare(extras: str) -> Path:
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "-e", f"{ROOT}[{extras}]"], check=True)
     return python
+
+
+def environment() -> Path:
+    """The directory of the virtual environment."""
+    return Path(os.environ.get("SUPERVISOR_UVICORN_TEST_VENV", ROOT / ".venv-tests"))
+
+
+def unpack_prometheus() -> None:
+    """Put Debian's prometheus and promtool on PATH; without them their tests are skipped.
+
+    Unpacked, not installed: installing it starts a service, and takes root.
+    """
+    if shutil.which("promtool") and shutil.which("prometheus"):
+        return
+    unpacked = environment() / "debian"
+    programs = unpacked / "usr" / "bin"
+    if not (programs / "promtool").exists() and shutil.which("apt-get") and shutil.which("dpkg-deb"):
+        unpacked.mkdir(exist_ok=True)
+        download = ["apt-get", "download", "-qq", "prometheus"]
+        if subprocess.run(download, cwd=unpacked, stdin=subprocess.DEVNULL).returncode != 0 and os.geteuid() == 0:
+            subprocess.run(["apt-get", "update", "-qq"], stdin=subprocess.DEVNULL)
+            subprocess.run(download, cwd=unpacked, stdin=subprocess.DEVNULL)
+        for package in unpacked.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, unpacked])
+            package.unlink()
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{programs}"
 
 
 def install_wrk() -> None:
