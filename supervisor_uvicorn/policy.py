@@ -34,7 +34,7 @@ The brakes, in the order in which they are asked; the first that holds is told, 
     state               roll       supervisord has it RUNNING, it can be looked at, and it is not ending by itself
     starting            roll       it serves
     silent              roll       no worker of the program is silent: those go first
-    path                failing    somebody has answered right on this path since the listener started
+    path                failing    somebody has answered right since the listener started or the path was changed
     panic               failing    at most panic_threshold of the judged fail and half the peers answer right;
                                    one canary after 60 s, then after 120, 240 and each 300 s. A limit waits too
     trial               all        the replacement under test serves, or start_timeout + 60 s have gone by; 60 s
@@ -229,7 +229,7 @@ class _Desk(Situation):
                 self._hold(past.name, *held, past)
                 continue
             if not self.program.right_ever:
-                asked = f"nobody has answered right on {self.settings.path} since the listener started"
+                asked = f"nobody has answered right on {self.settings.path} since we watch it"
                 self._hold(self.group, "path", f"{asked}: is the path right?")
                 continue
             before = self.program.panic
@@ -302,7 +302,8 @@ class _Desk(Situation):
             self.program = replace(self.program, ours={**self.program.ours, name: mine})
 
     def _may_start(self, name: str) -> bool:
-        return not (self.look.shutting_down or self.settings.dry_run or self.paused(name))
+        """What we took down comes back, also once ``dry_run`` is set (reload): what is begun is finished."""
+        return not (self.look.shutting_down or self.paused(name))
 
     def _out_of_budget(self, past: Past) -> bool:
         for subject in (self.group, past.name):

@@ -7,7 +7,6 @@ left in the :class:`Exchange`; the look thread takes it between two looks. What 
 from __future__ import annotations
 
 import argparse
-import configparser
 import contextlib
 import queue
 from collections.abc import Callable, Mapping
@@ -76,7 +75,7 @@ class Reloads:
         try:
             loaded = self._read()
         except SettingsError as error:
-            said = _without_lines(error)[: MOST_WORDS - len(KEPT)] + KEPT
+            said = str(error)[: MOST_WORDS - len(KEPT)] + KEPT
             self._tell(events.Error("", f"the settings were not taken: {said}", reason="settings"))
             replies = [Reply(ident, RELOAD, False, said) for ident in idents]
             self._board.put_reloaded(None, replies)
@@ -124,20 +123,6 @@ class Reloads:
         if not name or not group:
             return "restart it"
         return f"supervisorctl restart {name if name == group else f'{group}:{name}'}"
-
-
-def _without_lines(error: SettingsError) -> str:
-    """configparser quotes the lines that it cannot read. A secret may stand in them, and the answer on a board that
-    others read."""
-    cause = error.__context__
-    if isinstance(cause, configparser.MissingSectionHeaderError):
-        numbers = [cause.lineno]
-    elif isinstance(cause, configparser.ParsingError):
-        numbers = [number for number, _ in cause.errors]
-    else:
-        return str(error)
-    some = ", ".join(map(str, numbers[:3])) + (", ..." if len(numbers) > 3 else "")
-    return f"{cause.source}: is not a configuration file: line {some} is neither [SECTION] nor KEY=VALUE"
 
 
 def _included(file: str) -> dict[str, list[str]]:

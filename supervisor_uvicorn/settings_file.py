@@ -81,8 +81,20 @@ def parse_file(file: str) -> configparser.RawConfigParser:
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     except configparser.Error as error:
-        raise SettingsError(f"{file}: is not a configuration file: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{file}: is not a configuration file: {_why(error)}") from None
     return parser
+
+
+def _why(error: configparser.Error) -> str:
+    """Without the lines that configparser quotes because it cannot read them: a secret may stand in one."""
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        numbers = [error.lineno]
+    elif isinstance(error, configparser.ParsingError):
+        numbers = [number for number, _ in error.errors]
+    else:
+        return " ".join(str(error).split())
+    some = ", ".join(map(str, numbers[:3])) + (", ..." if len(numbers) > 3 else "")
+    return f"line {some} is neither [SECTION] nor KEY=VALUE"
 
 
 def _collect(parser: configparser.RawConfigParser, file: str, found: dict[str, dict[str, Written]]) -> None:

@@ -36,6 +36,7 @@ KEPT = frozenset(
         "started",
         "released",
         "roll",
+        "reloaded",
         "exit",
         "explained",
         "helpers",

@@ -225,7 +225,7 @@ def _state(
     if program.panic.since is not None:
         return "panic", _panic(program, now)
     if program.said.get(group) == "path":
-        return "watching", "failing workers are held: nobody has answered right since the listener started"
+        return "watching", "failing workers are held: nobody has answered right on the path since we watch it"
     return "watching", ""
 
 

@@ -350,3 +350,17 @@ def test_an_outcome_of_another_pid_changes_nothing() -> None:
     world.run(10)
     assert not world.program.recycled
     assert {member.state for member in world.members()} == {State.RUNNING}
+
+
+def test_what_is_under_way_comes_back_also_when_dry_run_is_set_meanwhile() -> None:
+    world = World(3, LEAK)
+    world.sims[0].autorestart = False
+    world.sims[0].remedy_s = 5.0
+    world.alive(0).rss_bytes = 400 * MB
+    world.run_until(lambda: world.restarts, 20)
+    world.settings = Settings(max_rss_bytes=100_000_000, dry_run=True)
+    world.alive(1).rss_bytes = 400 * MB
+    world.run(60)
+    assert [order.name for _, order in world.starts] == ["web:web-0"]
+    assert world.serving() == [0, 1, 2]
+    assert world.ended() == [(0, "max_rss")]
