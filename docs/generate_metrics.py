@@ -26,9 +26,9 @@ What the listener knows, for Prometheus. It is off until it is asked for, and ne
     to four scrapers at once, each for 5 s in all; more wait. An address that is taken is told once and tried again
     each 5 s, and the workers are watched meanwhile; each listener of a host needs its own, also one that stands by.
 ``--metrics-textfile /var/lib/node_exporter/uvicorn.prom``
-    The same text, written at each TICK for node_exporter's textfile collector, whole or not at all. Where it cannot be
-    written that is logged once, and what was there before stays: ``supervisor_uvicorn_last_look_timestamp_seconds``
-    says how old it is.
+    The same text, written at each TICK for node_exporter's textfile collector, whole or not at all; not by a listener
+    that stands by. Where it cannot be written that is logged once, and what was there before stays:
+    ``supervisor_uvicorn_last_look_timestamp_seconds`` says how old it is.
 
 In ``conf/prometheus``: ``conf/prometheus/prometheus.yml`` scrapes it, ``conf/prometheus/alerts.yml`` has rules for what
 the listener could not mend by itself, ``conf/prometheus/grafana-dashboard.json`` is a dashboard of all of it.
@@ -41,9 +41,9 @@ How to read them:
 - What is not known is absent, and never 0. What can be counted is there from the beginning, at 0.
 - Every label but ``program`` and ``worker`` has a closed set of values; what is none of them is ``other``.
 - ``supervisor_uvicorn_worker_lag_seconds`` is seen from outside: a byte is sent each ``pulse``, and the time until it
-  is read is the lag. A loop that is blocked between two pulses only is not seen, and one that is blocked for long is one
-  observation, when it is read. While it is blocked, ``supervisor_uvicorn_worker_verdict`` tells of it. A worker that is
-  watched by its ticks alone has an empty histogram.
+  is read is the lag. A loop that is blocked between two pulses only is not seen, and one that is blocked for long is
+  one observation, when it is read. While it is blocked, ``supervisor_uvicorn_worker_verdict`` tells of it. A worker
+  that is watched by its ticks alone has an empty histogram.
 - Counters begin at 0 with each start of the listener. For what was done before it, see ``history``.
 
 What it costs, measured with 64 workers: 46 series a worker, and 95 beside them; 3.3 MB of the listener's memory (1.3 MB

@@ -118,7 +118,12 @@ def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | N
         threading.Thread(target=guarded, args=(serve,), daemon=True, name="metrics").start()
     if settings.metrics_textfile is not None:
         path = settings.metrics_textfile
-        metrics.file = TextFile(path, lambda: write_to_textfile(path, collector), tell)
+
+        def write() -> None:
+            if figures.shown:  # one that stands by would write over what the acting one has written
+                write_to_textfile(path, collector)
+
+        metrics.file = TextFile(path, write, tell)
         threading.Thread(target=guarded, args=(metrics.file.run,), daemon=True, name="metrics file").start()
     return metrics
 

@@ -150,7 +150,8 @@ def test_a_hung_worker_that_is_not_replaced(figures: Callable[..., None]) -> Non
         figures(fired_after_s=round(time.monotonic() - began, 1))
         (labels,) = fired
         assert (labels["worker"], labels["program"], labels["severity"]) == ("web:web-1", "web", "page")
-        assert all_firing(prometheus) == {"UvicornWorkerSilent"}, "paused is somebody's will"
+        wait_for(lambda: prometheus.firing("UvicornWorkerNotHealthy"), FIRE_S, "UvicornWorkerNotHealthy")
+        assert all_firing(prometheus) == {"UvicornWorkerSilent", "UvicornWorkerNotHealthy"}, "paused is somebody's will"
         assert prometheus.value("sum(supervisor_uvicorn_program_paused)") == 1
         assert prometheus.value('supervisor_uvicorn_program_held{brake="paused"}') == 1
 

@@ -306,6 +306,19 @@ def test_the_file_is_written_at_each_tick_and_readable_for_others(tmp_path: Path
     assert told == []
 
 
+def test_one_that_stands_by_writes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "uvicorn.prom"
+    figures = Figures()
+    metrics = start(ListenSettings(metrics_textfile=str(path)), figures, lambda _: None)
+    assert metrics is not None
+    assert metrics.file is not None
+    metrics.file.write()
+    assert os.listdir(tmp_path) == []
+    figures.show(view([member("web:web-0", 100)]))
+    metrics.file.write()
+    assert path.exists()
+
+
 def test_a_file_that_cannot_be_written_is_told_once_a_series_and_goes_on(tmp_path: Path) -> None:
     directory = tmp_path / "away"
     path = directory / "uvicorn.prom"

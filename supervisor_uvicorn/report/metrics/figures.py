@@ -217,6 +217,11 @@ class Figures:
 
     # -- what is read -----------------------------------------------------------------------------------------------
 
+    @property
+    def shown(self) -> bool:
+        """Has there been a look?"""
+        return self._view is not None
+
     def taken(self) -> Taken:
         """All of it, as of now."""
         with self._lock:
