@@ -15,6 +15,7 @@ import pytest
 from harness import processes
 from harness.judging import wait_healthy
 from harness.prometheus import Prometheus
+from harness.promql import dashboard_expressions
 from harness.supervisord import PLUGIN, Program, Supervisord, free_port, watched
 from harness.waiting import stays_true, wait_for
 from played_metrics import NOW, member, usage, view
@@ -34,6 +35,8 @@ SCRAPE_S = 0.05
 SCRAPES = 60
 SETTLE_S = 30.0
 FIRE_S = 90.0  # until an alert fires whose `for` is a second
+MAY_BE_EMPTY = {"Workers that are not up", "What is held of them", "Restarts", "Brakes", "Own errors and failed calls"}
+"""Panels of the dashboard that show what goes wrong."""
 OURS = '{__name__=~"supervisor_uvicorn_.+"}'
 
 
@@ -91,6 +94,10 @@ def test_a_scrape_and_the_memory(workers: int, figures: Callable[..., None]) -> 
             wait_for(lambda: (prometheus.value(f"count_over_time({its_own})") or 0) >= 20, 90, "twenty scrapes")
             its_median_s = prometheus.value(f"quantile_over_time(0.5, {its_own})")
             assert its_median_s is not None
+            shown = {title: 0 for title, _ in dashboard_expressions()}
+            for title, expression in dashboard_expressions():
+                shown[title] += len(prometheus.query(expression.replace("[1m]", "[20s]")))
+            assert {title for title, number in shown.items() if not number} <= MAY_BE_EMPTY
         figures(
             workers=workers,
             series=found,
