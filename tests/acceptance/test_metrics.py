@@ -219,16 +219,16 @@ def test_a_queue_that_fills_and_a_listener_that_goes() -> None:
 
 
 def test_real_workers_that_are_replaced_leave_no_series(figures: Callable[..., None]) -> None:
-    """25 times all four of a program, killed from outside."""
+    """50 times all twenty of a program, killed from outside: 1,000 processes, each of which served."""
     port = free_port()
-    rounds = 25
-    program = Program(extra="startsecs=0", uvicorn="--loop asyncio --http h11 --lifespan off")
+    rounds, workers = 50, 20
+    program = Program(numprocs=workers, extra="startsecs=0", uvicorn="--loop asyncio --http h11 --lifespan off")
     with watched(program, f"--metrics {port}") as site, Prometheus(f"127.0.0.1:{port}") as prometheus:
 
         def measured() -> bool:
             here = scrape(port)[1]
             return all(
-                here.count(f"supervisor_uvicorn_worker_{short}{{") == 4
+                here.count(f"supervisor_uvicorn_worker_{short}{{") == workers
                 for short in ("start_time_seconds", "open_connections", "cpu_seconds_total")
             )
 
@@ -245,7 +245,7 @@ def test_real_workers_that_are_replaced_leave_no_series(figures: Callable[..., N
         wait_for(lambda: measured() and series(port) == first, 120, "the same series as before")
         wait_for(lambda: prometheus.value(f"count({OURS})") == len(first), 60, "scraped")
         seen = len(ever(prometheus))
-        figures(replaced=4 * rounds, series=len(first), ever_seen_by_prometheus=seen)
+        figures(replaced=workers * rounds, series=len(first), ever_seen_by_prometheus=seen)
         assert seen == len(first), "Prometheus has never seen any other"
 
 
