@@ -364,3 +364,72 @@ def test_what_is_under_way_comes_back_also_when_dry_run_is_set_meanwhile() -> No
     assert [order.name for _, order in world.starts] == ["web:web-0"]
     assert world.serving() == [0, 1, 2]
     assert world.ended() == [(0, "max_rss")]
+
+
+def test_in_panic_it_is_told_to_wait_for_that() -> None:
+    world = World(4, Settings(max_rss_bytes=100_000_000, path="/healthz", failing_after=1))
+    world.run(20)
+    world.alive(0).rss_bytes = 400 * MB
+    world.ask("pause", "web", for_s=30.0)
+    world.run(25)
+    world.answer(Answer.WRONG, 1, 2, 3)
+    world.run(100)
+    assert world.ended()[0][1] == "canary"
+    assert ("web:web-0", "panic") in world.held()
+
+
+@pytest.mark.parametrize("sickness", ["hung", "failing"])
+def test_one_that_is_sick_and_held_goes_first_whatever_max_unavailable_says(sickness: str) -> None:
+    limits = Settings(max_rss_bytes=100_000_000, max_unavailable=3, path="/healthz")
+    world = World(4, limits)
+    world.run(20)
+    world.ask("pause", "web:web-1")
+    if sickness == "hung":
+        world.hang(1)
+    else:
+        world.answer(Answer.WRONG, 1)
+    world.run(60)
+    world.alive(0).rss_bytes = 400 * MB
+    world.run(120)
+    assert world.ended() == []
+    assert ("web:web-0", "sick") in world.held()
+    world.ask("resume", "web:web-1")
+    world.run(60)
+    assert [reason for _, reason in world.ended()] == ["silent" if sickness == "hung" else "failing", "max_rss"]
+
+
+def test_it_waits_for_the_end_of_a_roll_of_others() -> None:
+    world = World(4, LEAK)
+    world.sims[1].traced_by = 77  # so that its turn does not come
+    world.ask("restart", "web:web-1")
+    world.alive(0).rss_bytes = 400 * MB
+    world.run(120)
+    assert world.ended() == []
+    assert ("web:web-0", "rolling") in world.held()
+    world.sims[1].traced_by = 0
+    world.run(60)
+    assert world.ended() == [(1, "rolling"), (0, "max_rss")]
+
+
+def test_who_is_not_known_to_be_well_is_left() -> None:
+    world = World(3, Settings(max_rss_bytes=100_000_000, path="/wrong"), dependency_up=False)
+    world.run(20)
+    world.alive(0).rss_bytes = 400 * MB
+    world.run(30)
+    assert world.past(0).verdict.value == "unknown"  # nobody has answered right yet
+    assert world.past(0).over_limit
+    assert world.ended() == []
+
+
+def test_a_remedy_that_is_called_off_gives_back_the_backoff_of_limits_and_no_other() -> None:
+    world = World(3, LEAK)
+    world.hang(0)
+    world.run_until(lambda: world.restarts, 60)
+    world.run(20)
+    assert "web:web-0" in world.program.waiting
+    world.sims[0].result = Result.CALLED_OFF
+    world.alive(0).rss_bytes = 400 * MB
+    world.run_until(lambda: len(world.restarts) > 1, 30)
+    world.run_until(lambda: "web:web-0" not in world.program.ours, 20)
+    assert world.program.recycled == {}
+    assert "web:web-0" in world.program.waiting
