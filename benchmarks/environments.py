@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ class Environment:
 def prepare(name: str, requirements: Sequence[str], cache: Path = CACHE, *, fresh: bool = False) -> Environment:
     """The environment ``name`` with these requirements, made if it is not there (``fresh``: made anew).
 
-    :data:`CHECKOUT` is installed anew each time, as a copy: the files may have changed. Raises :class:`CannotInstall`.
+    :data:`CHECKOUT` is installed as a copy, anew where its files have changed. Raises :class:`CannotInstall`.
     """
     version = "{}.{}".format(*sys.version_info[:2])
     home = cache / f"{name}-{version}"
@@ -80,14 +81,26 @@ def _pip(home: Path, arguments: Sequence[str]) -> None:
 
 def _install_checkout(home: Path) -> None:
     """From a copy: a build writes beside the sources, and others may be at work on them."""
+    note = home / "checkout.txt"
     with tempfile.TemporaryDirectory(prefix="su-source-") as scratch:
         for name in SOURCES:
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, Path(scratch, name), ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, scratch)
+        digest = _digest(Path(scratch))
+        if note.exists() and note.read_text() == digest:
+            return
         _pip(home, [scratch])  # what it depends on, where that is not there yet
         _pip(home, ["--force-reinstall", "--no-deps", scratch])  # the same version number, other files
+    note.write_text(digest)
+
+
+def _digest(directory: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        found.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def _versions(home: Path) -> dict[str, str]:

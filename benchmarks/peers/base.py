@@ -134,6 +134,10 @@ class Peer(abc.ABC):
     has_limit = False
     renewal = ""
 
+    def refuses(self, limit_s: float) -> str:
+        """Why the peer does not take this limit; empty where it does."""
+        return ""
+
     @abc.abstractmethod
     def running(self, environment: Environment, settings: Settings) -> AbstractContextManager[Site]:
         """Inside it runs; afterwards nothing of it is there, whatever happened. Not settled yet."""

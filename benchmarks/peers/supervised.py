@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from harness import interpreter
 from harness.supervisord import PLUGIN, SERVE, Program, Supervisord
 
 from benchmarks.environments import CHECKOUT, Environment
-from benchmarks.peers.base import Peer, Settings, Site, last_lines
+from benchmarks.peers.base import Peer, Settings, Site, Unwell, last_lines
 
 NO_BRAKES = "--backoff 0 --budget 1000/600"  # or the second worker in a row would wait for the backoff
 RENEW_TIMEOUT_S = 150.0
@@ -30,6 +31,8 @@ class SupervisedSite(Site):
     def settled(self) -> bool:
         if not self._listener:
             return self.supervisord.all_running()
+        if self.supervisord.rpc.getProcessInfo(self.supervisord.listener)["statename"] == "FATAL":
+            raise Unwell(f"the listener is FATAL: {self.said()}")
         pinned = {entry.get("pid") for entry in self.supervisord.events("pinned")}
         return self.supervisord.all_running() and set(self.supervisord.pids().values()) <= pinned
 
@@ -53,6 +56,9 @@ class Ours(Peer):
     def __init__(self, name: str, title: str, *, pulse_s: float = 1.0, module: str = "uvicorn") -> None:
         self.name, self.title, self.pulse_s, self._module = name, title, pulse_s, module
 
+    def refuses(self, limit_s: float) -> str:
+        return "pulse over half of it" if self.pulse_s > limit_s / 2 else ""  # settings.py: three looks or more
+
     def running(self, environment: Environment, settings: Settings) -> AbstractContextManager[Site]:
         listen = f"{NO_BRAKES} --pulse {self.pulse_s:g}"
         if settings.limit_s is not None:
@@ -64,7 +70,7 @@ class Ours(Peer):
         program = Program(numprocs=settings.workers, module=self._module, uvicorn="--no-access-log")
         with (
             on(environment.python),
-            logs_to_stderr(),
+            quiet(),
             Supervisord(program, listen=listen, sections=PLUGIN) as supervisord,
         ):
             yield SupervisedSite(supervisord, settings.workers, listener=True, renew=lambda: roll(supervisord))
@@ -99,7 +105,7 @@ class Superlance(Peer):
         sections = "" if settings.limit_s is None else self._httpok(environment, address, settings)
         with (
             on(environment.python),
-            logs_to_stderr(),
+            quiet(),
             Supervisord(program, listen=None, sections=sections, listener="httpok") as supervisord,
         ):
 
@@ -138,6 +144,13 @@ def on(python: Path) -> Iterator[None]:
 def logs_to_stderr() -> Iterator[None]:
     """Where something fails the harness prints the logs; stdout is for the tables."""
     with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Where something fails the harness prints whole logs, for pytest's report; here ``said`` tells their ends."""
+    with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 

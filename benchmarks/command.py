@@ -1,0 +1,83 @@
+"""What the commands have in common: options, environments made before anything is measured, a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.environments import CACHE, CannotInstall, Environment, prepare
+from benchmarks.peers.base import Peer, Unwell
+from benchmarks.report import Report, say
+from supervisor_uvicorn.kernel.errors import KernelError
+
+# What may go wrong in one run without being the benchmark's own fault: it is recorded, and the next run begins.
+RUN_FAILURES = (
+    Unwell,
+    AssertionError,  # of the harness: something did not come in time
+    KernelError,
+    OSError,
+    RuntimeError,
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+)
+
+
+def parser(name: str, description: str, peers: Iterable[Peer]) -> argparse.ArgumentParser:
+    """With the options that each of them has."""
+    names = [peer.name for peer in peers]
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="where tables and every single run are written to")
+    made.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="PEER", help="among " + ", ".join(names)
+    )
+    made.add_argument("--cache", type=Path, default=CACHE, help="directory of the peers' environments")
+    made.add_argument("--fresh", action="store_true", help="make them anew, with the newest versions")
+    return made
+
+
+def end_on_term() -> None:
+    """SIGTERM ends the command as Ctrl-C does: through every clean-up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def prepared(peers: Iterable[Peer], options: argparse.Namespace, report: Report) -> dict[str, Environment]:
+    """Environment by name; one that cannot be made is told, recorded, and left out."""
+    made: dict[str, Environment] = {}
+    refused: set[str] = set()
+    for peer in peers:
+        if peer.environment in made or peer.environment in refused:
+            continue
+        try:
+            environment = prepare(peer.environment, peer.requirements, options.cache, fresh=options.fresh)
+        except (CannotInstall, OSError, subprocess.SubprocessError) as error:
+            say(f"{peer.environment}: cannot be installed: {error}")
+            report.runs.append({"environment": peer.environment, "error": f"cannot be installed: {error}"})
+            refused.add(peer.environment)
+            continue
+        made[peer.environment] = environment
+        report.versions[peer.environment] = environment.versions
+        say(f"{peer.environment}: " + versions(peer, environment.versions))
+    return made
+
+
+def versions(peer: Peer, installed: dict[str, str]) -> str:
+    """Of what was asked for, in one line."""
+    asked = [one.partition("[")[0].lower() for one in peer.requirements]
+    return ", ".join(f"{one} {installed.get(one, '?')}" for one in asked)
+
+
+def finish(report: Report, path: Path | None) -> None:
+    """Tables to stdout, all of it to the file."""
+    report.print()
+    if path is not None:
+        report.write(path)
+        say(f"written: {path}")
