@@ -36,7 +36,10 @@ def _size(text: str) -> int | None:
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.ASCII | re.IGNORECASE)
     if not found:
         raise ValueError("is not a size")
-    size_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
+    try:
+        size_bytes = int(float(found[1]) * _UNITS[found[2].upper()])
+    except OverflowError:  # hundreds of digits
+        raise ValueError("is more than any machine has") from None
     if size_bytes < SMALLEST_BYTES:
         raise ValueError(f"is less than {_written_size(SMALLEST_BYTES)}, which no uvicorn fits in")
     return size_bytes

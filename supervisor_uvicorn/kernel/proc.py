@@ -12,14 +12,15 @@ import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 from supervisor_uvicorn.kernel.errors import Gone, KernelError, Refused, from_os
 from supervisor_uvicorn.kernel.rights import as_owner
 from supervisor_uvicorn.model import Ticks
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _EVENTPOLL = "anon_inode:[eventpoll]"
@@ -50,14 +51,29 @@ class Kin:
     pgid: int
 
 
+def _understood(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """What no Linux writes is a :class:`KernelError`, too: a sandbox writes a ``/proc`` of its own."""
+
+    @wraps(read)
+    def reading(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, IndexError) as error:
+            raise KernelError(f"/proc, {read.__name__} of {args}: cannot be understood: {error!r:.200}") from error
+
+    return reading
+
+
 # -- what everybody may read -----------------------------------------------------------------------------------------
 
 
+@_understood
 def born(pid: int) -> int:
     """Start time in clock ticks since boot (``stat``, field 22): with the pid it names a process for ever."""
     return int(_stat(f"/proc/{pid}/stat")[19])
 
 
+@_understood
 def ticks(pid: int) -> Ticks:
     """The main thread's counters: voluntary context switches, and CPU seconds (user and system)."""
     path = f"/proc/{pid}/task/{pid}"
@@ -87,7 +103,7 @@ def status(pid: int) -> ProcessStatus:
             capabilities=int(values.get(b"CapEff", b"0"), 16),
         )
     except (KeyError, ValueError, IndexError) as error:
-        raise KernelError(f"/proc/{pid}/status: cannot be understood: {error!r}") from error
+        raise KernelError(f"/proc/{pid}/status: cannot be understood: {error!r:.200}") from error
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,7 @@ class Usage:
     threads: int
 
 
+@_understood
 def usage(pid: int) -> Usage:
     """CPU, resident memory (``statm``; pages that it shares are counted in each process) and threads."""
     fields = _stat(f"/proc/{pid}/stat")
@@ -108,6 +125,7 @@ def usage(pid: int) -> Usage:
     )
 
 
+@_understood
 def descriptor_limit(pid: int) -> int | None:
     """RLIMIT_NOFILE, the soft one; None where it is unlimited. From ``limits``, which asks for no right."""
     for line in _read(f"/proc/{pid}/limits").splitlines():
@@ -123,6 +141,7 @@ def cmdline(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in data.removesuffix(b"\0").split(b"\0")] if data else []
 
 
+@_understood
 def process_table() -> dict[int, Kin]:
     """Every process that we are shown, with its parent and process group: one pass over ``/proc``."""
     table: dict[int, Kin] = {}
@@ -249,6 +268,7 @@ def is_epoll(link: str) -> bool:
     return link == _EVENTPOLL
 
 
+@_understood
 def epoll_watched_inodes(pid: int, links: Mapping[int, str] | None = None) -> frozenset[int]:
     """Inodes of all sockets that the process' event loops watch. ``links``: its :func:`descriptors` of just now."""
 
@@ -280,6 +300,7 @@ def wchan(pid: int) -> str:
         return ""
 
 
+@_understood
 def syscall(pid: int) -> tuple[int, tuple[int, ...]] | None:
     """The system call in which the main thread is blocked, and its six arguments; None where it runs.
 

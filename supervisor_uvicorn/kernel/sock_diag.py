@@ -153,7 +153,8 @@ class SockDiag:
                 continue
             # A path ends at its first NUL; an abstract name begins with one (unix(7)).
             path = os.fsdecode(name if name[:1] == b"\0" else name.split(b"\0", 1)[0])
-            length, limit = struct.unpack("=II", values.get(_UNIX_DIAG_RQLEN, bytes(8)))
+            queue = values.get(_UNIX_DIAG_RQLEN, b"")
+            length, limit = struct.unpack("=II", queue if len(queue) == 8 else bytes(8))
             found[inode] = Listening(Address("unix", path=path), length, limit)
         return found
 
@@ -174,6 +175,9 @@ class SockDiag:
     def _ask(self, request: bytes, flags: int) -> list[tuple[int, bytes]]:
         try:
             return self._converse(request, flags)
+        except (struct.error, OverflowError) as error:  # a sandbox answers in the kernel's place
+            self.close()
+            raise KernelError(f"sock_diag: an answer that cannot be understood: {error}") from error
         except OSError as error:
             self.close()  # whatever still comes on it belongs to a question that nobody asks any more
             if isinstance(error, BlockingIOError):

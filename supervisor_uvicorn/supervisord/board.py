@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # rpc.py brings http.client, ssl and email: 8 MB that a healthcheck has no use for (quick.py)
@@ -20,6 +20,7 @@ NAMESPACE = "uvicorn"  # the name of the section
 MAX_TEXT_BYTES = 1024 * 1024  # of the board, and of a cell
 MAX_CELLS_BYTES = 4 * 1024 * 1024  # all cells together
 MAX_HOLD_S = 3600.0
+MOST_S = 1e15  # of an age and a time (verbs/stored.py MOST_NUMBER); what is more, infinite or NaN is none
 DIFFERS = 231  # signal_worker: another pid or start. The state has supervisor's own NOT_RUNNING
 
 
@@ -124,7 +125,8 @@ class Board:
             raise BadAnswer("the answer to system.multicall is no list of two")
         remembered, shutdown = answers
         if isinstance(shutdown, dict):
-            raise Fault(int(shutdown.get("faultCode", 0)), str(shutdown.get("faultString", "")))
+            number = shutdown.get("faultCode")
+            raise Fault(number if isinstance(number, int) else 0, str(shutdown.get("faultString", "")))
         return not isinstance(remembered, dict)
 
     # -- the one place where a missing plugin is found out
@@ -150,11 +152,17 @@ class Board:
             return None
         if not isinstance(answer, dict):
             raise BadAnswer(f"the answer to {self._namespace}.{method} is no struct")
-        age_s = answer.get("age_s")
-        if not isinstance(age_s, int | float) or age_s < 0:
-            return Note()
-        at = answer.get("at")
-        return Note(str(answer.get("text", "")), float(age_s), float(at) if isinstance(at, int | float) else 0.0)
+        return note(str(answer.get("text", "")), answer.get("age_s"), answer.get("at"))
+
+
+def note(text: str, age_s: object, at: object) -> Note:
+    """A plugin's own note: an age that is none, as the -1.0 of an empty cell, makes an empty one."""
+    if not isinstance(age_s, int | float) or not 0 <= age_s <= MOST_S:
+        return Note()
+    return Note(text, float(age_s), float(at) if isinstance(at, int | float) and 0 <= at <= MOST_S else 0.0)
+
+
+_NO_SOCKET = SharedSocket("")
 
 
 def _check_size(text: str) -> None:
@@ -167,5 +175,7 @@ def _check_size(text: str) -> None:
 
 
 def _socket(struct: Mapping[str, Any]) -> SharedSocket:
-    """A key that an answer lacks is an older plugin's, and no error."""
-    return SharedSocket(**{key: value for key, value in struct.items() if key in SharedSocket.__dataclass_fields__})
+    """A key that an answer lacks is an older plugin's, and no error; nor is a value of another type."""
+    known = vars(_NO_SOCKET).items()
+    fitting: dict[str, Any] = {key: struct[key] for key, none in known if isinstance(struct.get(key), type(none))}
+    return replace(_NO_SOCKET, **fitting)

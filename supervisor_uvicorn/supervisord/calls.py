@@ -13,6 +13,8 @@ from typing import Any
 from supervisor_uvicorn.model import State
 from supervisor_uvicorn.supervisord.rpc import BadAnswer, Rpc
 
+_MOST_S = 1e9  # thirty years
+
 # supervisor 4.3.0, states.py ``ProcessStates``
 _STATES = {
     0: State.STOPPED,
@@ -172,4 +174,5 @@ def _int(value: Any, otherwise: int = 0) -> int:
 
 
 def _float(value: Any, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) else otherwise
+    # An integer of XML-RPC may be larger than a float can be, a double infinite or NaN.
+    return float(value) if isinstance(value, int | float) and abs(value) <= _MOST_S else otherwise

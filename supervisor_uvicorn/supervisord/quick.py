@@ -8,12 +8,11 @@ every container. Here a socket and expat do, and whoever meets an error asks aga
 from __future__ import annotations
 
 import binascii
-import math
 import socket
 import time
 from xml.parsers import expat
 
-from supervisor_uvicorn.supervisord.board import NAMESPACE, Note
+from supervisor_uvicorn.supervisord.board import NAMESPACE, Note, note
 from supervisor_uvicorn.supervisord.server_url import shown
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024  # a board has at most 1 MiB, which XML may make longer ("<" is "&lt;")
@@ -114,7 +113,6 @@ def _note(xml: bytes) -> Note | None:
         parser.Parse(xml, True)
         if found.get("faultCode") == UNKNOWN_METHOD:
             return None
-        age_s = float(found["age_s"])
-        return Note(found["text"], age_s, float(found["at"])) if age_s >= 0 else Note("", math.inf)
+        return note(found["text"], float(found["age_s"]), float(found["at"]))
     except (expat.ExpatError, KeyError, ValueError) as error:
         raise Unclear(f"{type(error).__name__} {error}") from None

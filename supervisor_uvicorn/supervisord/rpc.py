@@ -31,6 +31,7 @@ from supervisor_uvicorn.supervisord.server_url import shown
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 DEADLINE_S = 5.0
+MOST_WORDS = 2000  # characters of an error
 
 # supervisor 4.3.0 and 4.2.5, xmlrpc.py ``Faults``: those that we act on
 UNKNOWN_METHOD = 1
@@ -49,9 +50,17 @@ STILL_RUNNING = 91
 
 
 class RpcError(Exception):
-    """A call that did not give a result. ``in_doubt``: supervisord may have carried it out nevertheless."""
+    """A call that did not give a result. ``in_doubt``: supervisord may have carried it out nevertheless.
+
+    Its words may quote whoever answered, and end in a log or a terminal: what cannot be printed stands as an escape,
+    and what goes beyond :data:`MOST_WORDS` is cut.
+    """
 
     in_doubt = False
+
+    def __init__(self, words: str) -> None:
+        words = words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 3] + "..."
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in words))
 
 
 class Unreachable(RpcError):  # noqa: N818
@@ -359,7 +368,7 @@ def _result(answer: bytes, method: str) -> Any:
     except xmlrpc.client.Fault as fault:
         try:
             code = int(fault.faultCode)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise BadAnswer(f"the answer to {method} is a fault without a number: {fault.faultCode!r}") from None
         raise Fault(code, str(fault.faultString)) from None
     except Exception as error:  # expat and the unmarshaller raise a dozen kinds for garbage
