@@ -59,7 +59,7 @@ def _understood(read: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return read(*args, **kwargs)
         except (ValueError, IndexError) as error:
-            raise KernelError(f"/proc, {read.__name__} of {args}: cannot be understood: {error!r:.200}") from error
+            raise KernelError(f"/proc, {read.__name__} of {args[:1]}: cannot be understood: {error!r:.200}") from error
 
     return reading
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from supervisor_uvicorn.report.log import one_line
 from supervisor_uvicorn.verbs.stored import NUMBER_OR_NULL, TEXT, WHOLE_OR_NULL, BadPage, Shape, checked
 
 _USAGE: Shape = {
@@ -30,7 +31,7 @@ def with_usage(body: Mapping[str, Any], page_age_s: float) -> dict[str, Any]:
         workers = []
         for given in program["workers"]:
             try:
-                worker = {**given, **checked(given, _USAGE, given["name"])}
+                worker = {**given, **checked(given, _USAGE, one_line(given["name"])[:80])}
             except BadPage as error:
                 raise BadPage(f"the page on the board cannot be read: {error}") from None
             if worker["age_s"] is not None:
