@@ -38,6 +38,11 @@ setup(
         "test": ["pytest>=8", "pytest-timeout", "hypothesis", "uvicorn[standard]>=0.30", "prometheus-client>=0.22"],
         # httpok, only to compare the cost of our listener with the cost of its own.
         "bench": ["superlance"],
+        # Coverage-guided fuzzing (tests/fuzz); without it the fuzzing goes on with plain mutations. Only where there is a
+        # wheel: to build it takes clang and a libFuzzer.
+        "fuzz": [
+            "atheris>=3.1.0; python_version >= '3.11' and python_version < '3.14' and platform_machine == 'x86_64'",
+        ],
         # What .ci/run checks with.
         "dev": ["ruff", "mypy", "types-requests", "docutils", "build"],
     },
