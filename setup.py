@@ -34,8 +34,15 @@ setup(
         # own that reads other processes' memory, and a security policy may forbid that. 0.4.0: Python 3.13.
         "explain": ["py-spy>=0.4.0"],
         # What the tests start as real processes, and what runs them. Bare uvicorn is enough for them; with
-        # uvicorn[standard] they run on uvloop and httptools.
-        "test": ["pytest>=8", "pytest-timeout", "hypothesis", "uvicorn[standard]>=0.30", "prometheus-client>=0.22"],
+        # uvicorn[standard] they run on uvloop and httptools. PyYAML reads conf/prometheus' alert rules.
+        "test": [
+            "pytest>=8",
+            "pytest-timeout",
+            "hypothesis",
+            "uvicorn[standard]>=0.30",
+            "prometheus-client>=0.22",
+            "PyYAML",
+        ],
         # httpok, only to compare the cost of our listener with the cost of its own.
         "bench": ["superlance"],
         # Coverage-guided fuzzing (tests/fuzz); without it the fuzzing goes on with plain mutations. Only where there is a
@@ -44,7 +51,7 @@ setup(
             "atheris>=3.1.0; python_version >= '3.11' and python_version < '3.14' and platform_machine == 'x86_64'",
         ],
         # What .ci/run checks with.
-        "dev": ["ruff", "mypy", "types-requests", "docutils", "build"],
+        "dev": ["ruff", "mypy", "types-requests", "types-PyYAML", "docutils", "build"],
     },
     entry_points={"console_scripts": ["supervisor-uvicorn = supervisor_uvicorn.cli:main"]},
     classifiers=[
