@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.environments import CACHE, CannotInstall, Environment, prepare
 from benchmarks.peers.base import Peer, Unwell
@@ -26,6 +27,8 @@ RUN_FAILURES = (
     subprocess.SubprocessError,
 )
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit code, as of a shell
+
 
 def parser(name: str, description: str, peers: Iterable[Peer]) -> argparse.ArgumentParser:
     """With the options that each of them has."""
@@ -41,6 +44,7 @@ def parser(name: str, description: str, peers: Iterable[Peer]) -> argparse.Argum
     )
     made.add_argument("--cache", type=Path, default=CACHE, help="directory of the peers' environments")
     made.add_argument("--fresh", action="store_true", help="make them anew, with the newest versions")
+    made.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)  # started by another one, which tells all
     return made
 
 
@@ -65,7 +69,8 @@ def prepared(peers: Iterable[Peer], options: argparse.Namespace, report: Report)
             continue
         made[peer.environment] = environment
         report.versions[peer.environment] = environment.versions
-        say(f"{peer.environment}: " + versions(peer, environment.versions))
+        if not options.lane:
+            say(f"{peer.environment}: " + versions(peer, environment.versions))
     return made
 
 
@@ -75,9 +80,16 @@ def versions(peer: Peer, installed: dict[str, str]) -> str:
     return ", ".join(f"{one} {installed.get(one, '?')}" for one in asked)
 
 
-def finish(report: Report, path: Path | None) -> None:
+def told(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that change what is measured; paths of this machine are nobody's business."""
+    return {key: value for key, value in vars(options).items() if key not in {"json", "cache", "fresh", "lane"}}
+
+
+def finish(report: Report, options: argparse.Namespace) -> None:
     """Tables to stdout, all of it to the file."""
-    report.print()
-    if path is not None:
-        report.write(path)
-        say(f"written: {path}")
+    if not options.lane:
+        report.print()
+    if options.json is not None:
+        report.write(options.json)
+        if not options.lane:
+            say(f"written: {options.json}")

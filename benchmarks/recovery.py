@@ -51,7 +51,7 @@ def main() -> int:
     """0: measured, whatever came out; 1: some run failed (see the file)."""
     command.end_on_term()
     options = _options()
-    report = Report("recovery", _told(options))
+    report = Report("recovery", command.told(options))
     environments = command.prepared([peer for peer in PEERS if peer.name in options.only], options, report)
     peers = [peer for peer in PEERS if peer.name in options.only and peer.environment in environments]
     try:
@@ -68,9 +68,11 @@ def main() -> int:
             for peer in peers:
                 for run in wrongs(peer, environments[peer.environment], options):
                     report.runs.append(run)
+    except KeyboardInterrupt:
+        return command.INTERRUPTED
     finally:
         report.tables = recovery_tables.tables(report.runs)
-        command.finish(report, options.json)
+        command.finish(report, options)
     return 1 if any("error" in run for run in report.runs) else 0
 
 
@@ -86,10 +88,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=3, help="rows at a time, of hangs that burn no CPU")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="which worker is hung, and when")
     return parser.parse_args()
-
-
-def _told(options: argparse.Namespace) -> dict[str, Any]:
-    return {key: value for key, value in vars(options).items() if key not in {"json", "cache", "fresh"}}
 
 
 # --- a worker is hung -----------------------------------------------------------------------------------------------
@@ -180,11 +178,23 @@ def in_lanes(rows: Sequence[tuple[Peer, str]], options: argparse.Namespace) -> l
             for process, *_ in under_way:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(60)
-    return found
+    order = [(peer.name, kind) for peer, kind in rows]
+    return sorted(found, key=lambda run: order.index((run["peer"], run["kind"])))
 
 
 def _lane(peer: Peer, kind: str, path: Path, options: argparse.Namespace) -> list[str]:
-    words = [sys.executable, "-m", "benchmarks.recovery", "--parts", "hang", "--lanes", "1", "--json", str(path)]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.recovery",
+        "--lane",
+        "--parts",
+        "hang",
+        "--lanes",
+        "1",
+        "--json",
+        str(path),
+    ]
     words += ["--only", peer.name, "--kinds", kind, "--runs", str(options.runs), "--seed", str(options.seed)]
     words += ["--cap", str(options.cap), "--cache", str(options.cache)]
     return [*words, "--limits", *map(str, options.limits)]
@@ -192,7 +202,7 @@ def _lane(peer: Peer, kind: str, path: Path, options: argparse.Namespace) -> lis
 
 def _runs_of(process: subprocess.Popen[bytes], path: Path, peer: Peer, kind: str) -> list[Run]:
     try:
-        runs: list[Run] = json.loads(path.read_text())["runs"]
+        runs = [run for run in json.loads(path.read_text())["runs"] if run.get("part") == "hang"]
     except (OSError, ValueError, KeyError) as error:
         row = {"part": "hang", "peer": peer.name, "title": peer.title, "kind": kind, "limit_s": None}
         return [{**row, "error": f"exit code {process.returncode}, {error!r}"}]

@@ -41,6 +41,7 @@ def _hung(kind: str, runs: Sequence[Run]) -> Table:
     table.notes = [
         "Seconds from the request that hangs to the process that serves in its place (shortest to spread), and to the",
         "moment when as many workers serve as before (serving, median). Right pid: in how many runs the hung one went.",
+        "A peer that replaced nobody at one limit was not tried at longer ones.",
     ]
     for (title, limit_s), of_row in _rows(runs):
         if refused := [run for run in of_row if "refused" in run]:

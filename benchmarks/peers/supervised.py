@@ -88,12 +88,13 @@ def roll(supervisord: Supervisord) -> None:
 class Superlance(Peer):
     """supervisord alone; where a limit is set, with httpok: ``-t LIMIT``, looking at each TICK_5, all workers named."""
 
-    name = "httpok"
-    title = "supervisor, httpok"
     environment = "supervisor"
     requirements = ("supervisor", "superlance", "uvicorn[standard]")
     has_limit = True
-    renewal = "supervisorctl restart"
+    renewal = "supervisorctl restart web:*"
+
+    def __init__(self, name: str, title: str) -> None:
+        self.name, self.title = name, title
 
     def running(self, environment: Environment, settings: Settings) -> AbstractContextManager[Site]:
         return self._running(environment, settings)
@@ -154,7 +155,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
+# For `recovery`.
 OURS = Ours("ours", "supervisor-uvicorn, pulse 1 s")
 OURS_QUICK = Ours("ours-quick", "supervisor-uvicorn, pulse 0.2 s", pulse_s=0.2)
+HTTPOK = Superlance("httpok", "supervisor, httpok")
+# For `upgrade`.
 OURS_SERVE = Ours("serve", "supervisor-uvicorn, serve", module=SERVE)
-HTTPOK = Superlance()
+OURS_STOCK = Ours("ours", "supervisor-uvicorn, stock uvicorn")
+SUPERVISOR = Superlance("supervisor", "supervisor alone")
