@@ -48,7 +48,7 @@ setup(
         # Coverage-guided fuzzing (tests/fuzz); without it the fuzzing goes on with plain mutations. Only where there is a
         # wheel: to build it takes clang and a libFuzzer.
         "fuzz": [
-            "atheris>=3.1.0; python_version >= '3.11' and python_version < '3.14' and platform_machine == 'x86_64'",
+            "atheris>=3.0.0; python_version >= '3.11' and python_version < '3.14' and platform_machine == 'x86_64'",
         ],
         # What .ci/run checks with.
         "dev": ["ruff", "mypy", "types-requests", "types-PyYAML", "docutils", "build"],

@@ -32,6 +32,7 @@ GROWN_BYTES = 16 * 1024 * 1024
 GROWN_BLOCKS = 0.02
 """Objects left behind for each input: a leak of one object in fifty inputs would be seen."""
 _CHILD_S = 3600.0
+_INTERRUPTED = 130  # as a shell gives it for SIGINT
 _COVERAGE = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)")
 
 
@@ -74,18 +75,21 @@ def main(argv: Sequence[str]) -> int:
     every = sum(target.weight for target in chosen)
     began = time.monotonic()
     print(f"seed {args.seed}, {args.inputs} inputs for {len(chosen)} targets\n{_HEAD}", flush=True)
-    rows = []
-    for target in chosen:
-        count = max(1000, round(args.inputs * target.weight / every))
-        row = _fuzzed(target, count, args.seed, guided, args.keep)
-        rows.append(row)
-        print(_line(row), flush=True)
-        for trouble in row.troubles:
-            print(f"    {trouble[:600]}", flush=True)
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        for target in chosen:
+            count = max(1000, round(args.inputs * target.weight / every))
+            rows.append(_fuzzed(target, count, args.seed, guided, args.keep))
+            print(_line(rows[-1]), flush=True)
+            for trouble in rows[-1].troubles:
+                print(f"    {trouble[:600]}", flush=True)
+    except KeyboardInterrupt:
+        interrupted = True
     took_s = time.monotonic() - began
     inputs, troubled = sum(row.guided + row.plain for row in rows), [row for row in rows if row.troubles]
     ending = f"{len(troubled)} targets in trouble" if troubled else "no crash, no hang, no growth, no property broken"
-    print(f"{inputs} inputs in {took_s:.0f} s: {ending}", flush=True)
+    print(f"{'interrupted: ' if interrupted else ''}{inputs} inputs in {took_s:.0f} s: {ending}", flush=True)
     about = {
         "seed": args.seed, "inputs": inputs, "took_s": round(took_s, 1), "guided": guided,
         "python": sys.version.split()[0],
@@ -93,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     }  # fmt: skip
     args.out.write_text(json.dumps({**about, "targets": [asdict(row) for row in rows]}, indent=1) + "\n", "utf-8")
     print(f"written to {args.out}", flush=True)
-    return 1 if troubled else 0
+    return _INTERRUPTED if interrupted else 1 if troubled else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,8 +111,9 @@ def run(target: Target, count: int, seed: int, more: Sequence[bytes] = ()) -> Ou
         gc.freeze()  # or now and then an input is charged with a collection over every module there is: 10 ms
         for data in corpus:
             _one(check, data, outcome)
-        for number in range(max(0, count - outcome.inputs)):
-            if number == WARM_UP:
+        mutations = max(1, count - outcome.inputs)
+        for number in range(mutations):
+            if number == min(WARM_UP, mutations // 2):
                 outcome.rss_before, outcome.blocks_before = _memory()
             _one(check, mutated(chance, corpus, target.tokens, target.most_bytes), outcome)
         outcome.rss_after, outcome.blocks_after = _memory()
