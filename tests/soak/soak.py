@@ -61,7 +61,7 @@ class Pace:
         """An hour's pace, or a quick one where there are only some minutes."""
         if minutes >= 10:
             return cls(5.0, (15.0, 60.0), 240.0, 300.0, 30_000, "600:300")
-        return cls(1.0, (5.0, 12.0), 20.0, 15.0, 400_000, "40:20")
+        return cls(1.0, (4.0, 9.0), 35.0, 15.0, 400_000, "40:20")
 
     @property
     def program(self) -> Program:
@@ -232,12 +232,16 @@ class Soak:
 
     def _judge_hang(self, done: Done, restarts: list[Event]) -> Iterator[str]:
         what = f"{done.what} of {done.worker} (pid {done.pid})"
-        if restarts and restarts[0]["reason"] in RECYCLED:
-            return  # it was its turn in any case
+        if self._void(done, restarts):
+            return
         if done.gone is None or not restarts:
             yield f"{what} was not found"
         elif not done.least_s <= (took_s := at(restarts[0]) - done.began) <= done.bound_s:
             yield f"{what} was restarted after {took_s:.2f} s instead of {done.least_s:.2f} to {done.bound_s:.2f} s"
+
+    def _void(self, done: Done, restarts: list[Event]) -> bool:
+        """It was its turn to be recycled before it could be found."""
+        return bool(restarts) and restarts[0]["reason"] in RECYCLED and at(restarts[0]) - done.began <= done.bound_s
 
     def trends(self) -> dict[str, Trend]:
         """How each has gone on since the warm-up."""
@@ -259,6 +263,7 @@ class Soak:
             **{key: interpreter.about()[key] for key in ("supervisor", "uvicorn")},
             "hangs": len(self.hung),
             "found": len(took),
+            "void": sum(self._void(done, [e for e in self._restarts() if e["pid"] == done.pid]) for done in self.hung),
             "hang_s": {kind: [min(its), max(its)] for kind, its in sorted(by_kind.items())},
             "restarts": dict(Counter(event["reason"] for event in self._restarts())),
             "rolls": self.rolled,
