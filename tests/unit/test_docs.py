@@ -118,7 +118,8 @@ def wrong_command(command: str, whole: bool) -> str:
         named = words[1].startswith("-") or hasattr(DefaultControllerPlugin, f"do_{actions[0]}")
         return "" if named else f"supervisorctl has no {actions[0]}"
     if words[0] == "python3":
-        return "" if (ROOT / words[1]).is_file() else f"there is no {words[1]}"
+        runnable = (ROOT / words[1]).is_file() or (ROOT / words[1] / "__main__.py").is_file()
+        return "" if runnable else f"there is no {words[1]}"
     return "" if words[0] in OTHERS else f"nobody knows {words[0]}"
 
 
