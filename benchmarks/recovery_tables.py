@@ -70,7 +70,10 @@ def _lasted(done: Sequence[Run]) -> list[str]:
 
 def _wrong(load: str, runs: Sequence[Run]) -> Table:
     about = {
-        "saturation": ("saturated", ["wrk with 400 keep-alive connections. Busy: the shares of a core that the"]),
+        "saturation": (
+            "saturated",
+            ["wrk with 400 connections, half of them kept. Busy: the shares of a core that the"],
+        ),
         "blocks": (
             "blocked for half of the limit, again and again",
             ["One connection a worker. Busy: the shares that the"],

@@ -19,7 +19,7 @@ from benchmarks.peers.base import Site
 
 LOADS = ("saturation", "blocks")
 EVERY_S = 0.1
-CONNECTIONS = 400  # of wrk, kept open: 100 for each of four workers, so that each loop always has something to do
+CONNECTIONS = 400  # of wrk: 100 for each of four workers, so that each loop always has something to do
 WAIT_S = 30.0
 
 
@@ -37,8 +37,8 @@ def count(site: Site, load: str, limit_s: float, seconds: float) -> dict[str, An
     lasts = _Blocks(site, limit_s, seconds) if load == "blocks" else _Saturation(site, seconds)
     began = time.monotonic()
     seen = set(before)
-    lasts.start()
     try:
+        lasts.start()
         while lasts.under_way() and site.alive():
             seen |= site.workers()
             time.sleep(EVERY_S)
@@ -56,25 +56,36 @@ def count(site: Site, load: str, limit_s: float, seconds: float) -> dict[str, An
 
 
 class _Saturation:
+    """wrk twice: connections that are kept fill the loops that have them, new ones go to whoever is idle."""
+
     def __init__(self, site: Site, seconds: float) -> None:
         wrk = shutil.which("wrk")
         if wrk is None:
             raise RuntimeError("no wrk on the path (Debian: apt-get install wrk)")
         url = site.url.replace("tcp://", "http://") + "/pid"
-        self._command = [wrk, "-t2", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", "--timeout", "30s", url]
+        words = [wrk, "-t1", f"-c{CONNECTIONS // 2}", f"-d{round(seconds)}s", "--timeout", "30s"]
+        self._commands = [[*words, url], [*words, "-H", "Connection: close", url]]
+        self._processes: list[subprocess.Popen[str]] = []
         self.requests = self.failed = 0
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        for command in self._commands:
+            self._processes.append(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            )
 
     def under_way(self) -> bool:
-        return self._process.poll() is None
+        return any(process.poll() is None for process in self._processes)
 
     def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        said, _ = self._process.communicate(timeout=WAIT_S)
-        self.requests, self.failed = requests_of_wrk(said)
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self._processes:
+            said, _ = process.communicate(timeout=WAIT_S)
+            answered, failed = requests_of_wrk(said)
+            self.requests += answered
+            self.failed += failed
 
 
 def requests_of_wrk(said: str) -> tuple[int, int]:
