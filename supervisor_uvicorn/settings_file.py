@@ -131,6 +131,7 @@ def included_files(parser: configparser.RawConfigParser, file: str) -> list[str]
     }
     try:
         patterns = patterns % expansions
-    except (KeyError, ValueError, TypeError) as error:
-        raise SettingsError(f"{file}, [include], files: {patterns!r} cannot be expanded: {error}") from None
+    except (KeyError, ValueError, TypeError, MemoryError) as error:  # the last: %(here)999999999999999s
+        why = str(error) or "it is too long"
+        raise SettingsError(f"{file}, [include], files: {patterns!r} cannot be expanded: {why}") from None
     return [name for pattern in patterns.split() for name in sorted(glob.glob(os.path.join(here, pattern))) if name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import KernelError
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
+from supervisor_uvicorn.settings_file import SettingsError, read_sections
 from supervisor_uvicorn.settings_limits import size
 from supervisor_uvicorn.supervisord import quick
 from supervisor_uvicorn.supervisord.board import Board, Note
@@ -74,6 +76,13 @@ def test_proc_that_no_linux_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_size_of_hundreds_of_digits_is_no_size() -> None:
     with pytest.raises(ValueError, match="is more than any machine has"):
         size().parse("9" * 400)
+
+
+def test_an_include_of_endless_width_cannot_be_expanded(tmp_path: Path) -> None:
+    file = tmp_path / "conf"
+    file.write_text("[include]\nfiles = %(here)999999999999999999s\n")
+    with pytest.raises(SettingsError, match="cannot be expanded: it is too long"):
+        read_sections(str(file))
 
 
 def test_the_words_of_an_rpc_error_are_fit_for_a_terminal() -> None:
