@@ -45,8 +45,8 @@ setup(
         ],
         # httpok, only to compare the cost of our listener with the cost of its own.
         "bench": ["superlance"],
-        # Coverage-guided fuzzing (tests/fuzz); without it the fuzzing goes on with plain mutations. Only where there is a
-        # wheel: to build it takes clang and a libFuzzer.
+        # Coverage-guided fuzzing (tests/fuzz); without it the fuzzing goes on with plain mutations. Only where there is
+        # a wheel: to build it takes clang and a libFuzzer.
         "fuzz": [
             "atheris>=3.0.0; python_version >= '3.11' and python_version < '3.14' and platform_machine == 'x86_64'",
         ],
