@@ -55,6 +55,7 @@ class Campaign:
         self.summary = Summary()
         self._out, self._logs = out, logs
         self._lock = threading.Lock()
+        self._playing = 0
         self._began = time.monotonic()
         share, more = divmod(faults, len(sockets))
         self.plans = {
@@ -65,19 +66,20 @@ class Campaign:
     def run(self) -> Summary:
         """To the end, or until ``stop`` is set."""
         threads = [threading.Thread(target=self._play, args=(socket,), name=socket) for socket in self.sockets]
+        self._playing = len(threads)
         for thread in threads:
             thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.2)
-                time.sleep(0.1)
-        except KeyboardInterrupt:
-            self.tell("interrupted: everything is being ended")
+            self._until_played()
         finally:
             self.stop.set()
-            for thread in threads:
-                thread.join()
+            self._until_played()
         return self.summary
+
+    def _until_played(self) -> None:
+        # Not Thread.join: interrupted there, Python 3.11 takes a thread that still runs for one that has ended.
+        while self._playing:
+            time.sleep(0.1)
 
     def tell(self, line: str) -> None:
         """A line of progress."""
@@ -96,6 +98,9 @@ class Campaign:
             self._wrong(f"{socket}: interrupted")
         except BaseException:  # noqa: BLE001 - one arena's end is not that of the others
             self._wrong(f"{socket}: {traceback.format_exc()}")
+        finally:
+            with self._lock:
+                self._playing -= 1
 
     def _play_all(self, its: Arena) -> None:
         broken = 0
@@ -207,7 +212,6 @@ def main(arguments: Sequence[str]) -> int:
     if options.faults < len(sockets) or not set(sockets) <= set(SOCKETS):
         parser.error(f"--sockets: some of {','.join(SOCKETS)}, and --faults at least one for each of them")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out = options.json.open("w") if options.json else None
     try:
         campaign = Campaign(seed, options.faults, sockets, out, options.logs)
@@ -217,6 +221,8 @@ def main(arguments: Sequence[str]) -> int:
                 for round_ in its:
                     print(socket, round_)
             return 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: campaign.stop.set())
         began = time.monotonic()
         campaign.run()
         found = as_object(campaign, time.monotonic() - began)

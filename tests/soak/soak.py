@@ -300,7 +300,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--minutes: at least 1")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}: {options.minutes:g} minutes", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell has put us into the background
+        signal.signal(number, signal.default_int_handler)
     try:
         found = soak(options.minutes, seed, options.json)
     except KeyboardInterrupt:
