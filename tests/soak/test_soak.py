@@ -12,7 +12,6 @@ import pytest
 from soak.flat import trend
 from soak.soak import soak
 
-
 SEED = int(os.environ.get("SOAK_SEED", "10"))  # of the short part, so that each run of the tests is the same
 
 
