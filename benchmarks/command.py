@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks.environments import CACHE, CannotInstall, Environment, prepare
@@ -49,8 +50,20 @@ def parser(name: str, description: str, peers: Iterable[Peer]) -> argparse.Argum
 
 
 def end_on_term() -> None:
-    """SIGTERM ends the command as Ctrl-C does: through every clean-up."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """SIGTERM ends the command as Ctrl-C does, through every clean-up, which no second signal breaks off.
+
+    Without that a lane would be hit twice: by the terminal's Ctrl-C, and by the command that started it and ends.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, end)
 
 
 def prepared(peers: Iterable[Peer], options: argparse.Namespace, report: Report) -> dict[str, Environment]:

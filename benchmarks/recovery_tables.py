@@ -68,20 +68,25 @@ def _lasted(done: Sequence[Run]) -> list[str]:
     return [_s(value) for value in (took.lowest, took.median, took.highest, took.spread, serving.median)]
 
 
+LOADS = {
+    "saturation": (
+        "saturated",
+        [
+            "wrk with 400 connections, half of them kept, half new for each request. Busy: the shares of a core that",
+            "the least and the most busy worker had, as far as those of the beginning are still there.",
+        ],
+    ),
+    "blocks": (
+        "blocked for half of the limit, again and again",
+        ["One request at a time to each worker, which blocks its loop, and the next as soon as it is answered."],
+    ),
+}
+
+
 def _wrong(load: str, runs: Sequence[Run]) -> Table:
-    about = {
-        "saturation": (
-            "saturated",
-            ["wrk with 400 connections, half of them kept. Busy: the shares of a core that the"],
-        ),
-        "blocks": (
-            "blocked for half of the limit, again and again",
-            ["One connection a worker. Busy: the shares that the"],
-        ),
-    }
-    what, notes = about[load]
+    what, notes = LOADS[load]
     table = Table(f"Workers that are well and were ended: {what}", WRONG)
-    table.notes = [*notes, "least and the most busy worker used. A peer that looks at nobody has no row."]
+    table.notes = [*notes, "A peer that looks at nobody has no row."]
     for (title, limit_s), of_row in _rows(runs):
         for run in of_row:
             if "refused" in run:
@@ -90,7 +95,7 @@ def _wrong(load: str, runs: Sequence[Run]) -> Table:
             if "error" in run:
                 table.add(title, _limit(limit_s), NONE, NONE, NONE, "run failed")
                 continue
-            busy = " - ".join(f"{share:.2f}" for share in run["busy"])
+            busy = " - ".join(f"{share:.2f}" for share in run["busy"]) if load == "saturation" else NONE
             table.add(title, _limit(limit_s), f"{run['seconds']:g}", run["requests"], busy, run["ended"])
     return table
 

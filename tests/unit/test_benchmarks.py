@@ -96,7 +96,7 @@ def test_our_limit_takes_a_pulse_of_half_of_it() -> None:
 
 
 def test_wrongly_ended() -> None:
-    run = {"part": "wrong", "peer": "p", "title": "P", "load": "blocks", "limit_s": 2.0, "seconds": 30.0}
+    run = {"part": "wrong", "peer": "p", "title": "P", "load": "saturation", "limit_s": 2.0, "seconds": 30.0}
     found = row([{**run, "requests": 120, "failed": 0, "busy": [0.01, 0.5], "ended": 2}])
     assert (found["wrongly ended"], found["busy"], found["limit"]) == ("2", "0.01 - 0.50", "2 s")
 
