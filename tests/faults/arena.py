@@ -21,7 +21,7 @@ from harness.waiting import wait_for
 from faults.load import Load, connect
 from faults.plan import SILENT_AFTER_S, START_TIMEOUT_S, TICK_S, WORKERS
 from faults.rpc_proxy import RpcProxy
-from faults.trace import Event, Said, Truth, recycled
+from faults.trace import Event, Said, Truth, at, recycled
 
 INTRUDER = Path(__file__).resolve().parent / "intruder"
 
@@ -115,16 +115,17 @@ class Arena:
         self.truth.read()
         return self.said.read()
 
-    def add_history(self) -> list[Event]:
-        """What the listener did and could not write into its log: it keeps that in supervisord as well."""
+    def add_history(self, since: float) -> None:
+        """What the listener did since then and could not write into its log: it keeps that in supervisord as well.
+
+        Both have a time stamp of their own, so an event is known by its kind and pid.
+        """
         if not self.plugin:
-            return []
-        told = rolls.verb(self.site, "history", "--json")
-        known = {(e["event"], e.get("pid"), e["time"]) for e in self.said.events}
-        new = [e for e in _events(told) if (e["event"], e.get("pid"), e["time"]) not in known]
-        for event in new:
-            self.said.add(event)
-        return new
+            return
+        known = {(event["event"], event.get("pid")) for event in self.said.events if at(event) >= since}
+        for event in _events(rolls.verb(self.site, "history", "--json")):
+            if at(event) >= since and (event["event"], event.get("pid")) not in known:
+                self.said.add(event)
 
     def left_over(self) -> list[str]:
         """What the listener holds more than at first, and processes that should not be."""

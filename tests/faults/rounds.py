@@ -34,7 +34,7 @@ def play(arena: Arena, round_: Round) -> Judgement:
     strange = len(arena.said.strange)
     due = sorted(_steps(arena, round_, facts), key=lambda step: step[0])
     running: list[Steps] = []
-    began = time.monotonic()
+    began, began_at = time.monotonic(), time.time()
     give_up = max(fault.at_s + round_.bound_s(fault) for fault in round_.sick) + PATIENCE_S
     looked = 0.0
     try:
@@ -62,7 +62,7 @@ def play(arena: Arena, round_: Round) -> Judgement:
     arena.read()
     _see_ends(arena, facts, ends)
     if arena.lines_lost:
-        arena.add_history()
+        arena.add_history(began_at)
     facts.events, facts.ends = arena.said.events[events:], arena.truth.ends[ends:]
     facts.lost = arena.load.take_lost()
     if not (round_.surroundings and round_.surroundings.what == "memory-limit"):
