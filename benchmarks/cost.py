@@ -37,8 +37,8 @@ REQUIREMENTS = (CHECKOUT, "supervisor", "uvicorn[standard]", "prometheus-client"
 REAL, STAND_IN = "uvicorn", "stand-in"
 FAILURES = (*command.RUN_FAILURES, RpcError, KeyError)
 
-START_S = 300.0  # of a listener, until it has pinned all; what is not pinned by then is told
-LOOK_PULSE_S = 0.2
+START_S = 120.0  # of a listener, until it has pinned all; how many it has by then is told
+LOOKS_S = 15.0  # some 78 looks are enough for a mean
 TRACE_S = 8.0
 OWN_PULSE_LOOKS, OWN_FULL_LOOKS, OWN_FULL_EVERY_S = 50, 10, 1.0
 
@@ -68,12 +68,14 @@ class Listener:
         return "\n".join([f"[eventlistener:{name}]", f"command={line}", events, f"stderr_logfile={log}", extra, "", ""])
 
 
-LOOKS = "looks"
 LISTENERS: Mapping[str, Listener] = {
     "ours": Listener("supervisor-uvicorn", ""),
     "path": Listener("supervisor-uvicorn --path", "--path /pid"),
-    # TICK_60, the rarest that serves: what it takes here it takes for looks at the pulse
-    LOOKS: Listener("supervisor-uvicorn", f"--pulse {LOOK_PULSE_S:g} --metrics 127.0.0.1:{{metrics}}", tick_s=60),
+    # less what `ours` takes, it is what looks at the pulse take, and nothing that comes with a TICK
+    "quick": Listener("supervisor-uvicorn --pulse 0.2", f"--pulse {cost_tables.QUICK_PULSE_S:g}"),
+    cost_tables.LOOKS: Listener(
+        "supervisor-uvicorn --metrics", f"--pulse {cost_tables.QUICK_PULSE_S:g} --metrics 127.0.0.1:{{metrics}}"
+    ),
     "httpok": Listener("httpok", command="{bin}/httpok -p nobody:nobody -t 10 http://127.0.0.1:{port}/pid"),
     "checks": Listener(
         "supervisor_checks", command="{bin}/supervisor_http_check -n web -g web -u /pid -p {port} -t 10 -r 3"
@@ -190,13 +192,13 @@ def _measured(site: Supervisord, name: str, metrics: int, options: argparse.Name
         pid = int(site.rpc.getProcessInfo(name)["pid"])
         run["start_cpu_s"] = round(cpu_s(pid), 4)
         time.sleep(options.settle)
-        if name == LOOKS:
-            run |= _looks(site, pid, metrics, options.window)
+        if name == cost_tables.LOOKS:
+            run |= _looks(site, pid, metrics, min(LOOKS_S, options.window))
         else:
             run |= _window(site, pid, options.window)
         run |= dataclasses.asdict(cost_measures.memory(pid))
         run |= {"threads": processes.threads(pid), "descriptors": processes.descriptors(pid)}
-        if name == LOOKS and cost_measures.can_trace():
+        if name == cost_tables.LOOKS and cost_measures.can_trace():
             run |= _system_calls(site, pid, metrics)
         now = site.rpc.getProcessInfo(name)
         if now["pid"] != pid:
@@ -228,7 +230,6 @@ def _looks(site: Supervisord, pid: int, metrics: int, seconds: float) -> Run:
         "looks": looks.count,
         "look_mean_s": round(looks.mean_s, 6),
         "looks_all_within_s": looks.all_within_s,
-        "look_cpu_s": round(run["listener_cpu_s"] / looks.count, 9),
     }
 
 
@@ -252,7 +253,7 @@ def _system_calls(site: Supervisord, pid: int, metrics: int) -> Run:
 def _own_looks(base: Run, site: Supervisord) -> Iterator[Run]:
     """Each look by itself, which the histogram of a listener does not tell."""
     kinds: Sequence[tuple[str, str | None, int, float]] = (
-        ("own pulse", None, OWN_PULSE_LOOKS, LOOK_PULSE_S),
+        ("own pulse", None, OWN_PULSE_LOOKS, cost_tables.QUICK_PULSE_S),
         ("own full", "/pid", OWN_FULL_LOOKS, OWN_FULL_EVERY_S),
     )
     for name, path, count, every_s in kinds:
@@ -260,6 +261,7 @@ def _own_looks(base: Run, site: Supervisord) -> Iterator[Run]:
         try:
             found = cost_measures.own_looks(site, path=path, count=count, every_s=every_s)
             run |= {
+                "pinned": found.pinned,
                 "acquired_s": round(found.acquired_s, 4),
                 "acquiring_looks": len(found.acquiring_s),
                 "longest_acquiring_look_s": round(max(found.acquiring_s), 4),
@@ -279,6 +281,7 @@ def _progress(run: Run) -> None:
     if told is None and "window_s" in run:
         share = 100 * run["listener_cpu_s"] / run["window_s"]
         told = f"CPU {share:.3f} % of a core, {run['rss_bytes'] / 2**20:.1f} MiB"
+        told += f", pinned {run['pinned']} after {run.get('start_s', START_S)} s" if "pinned" in run else ""
         told += f", a look {1000 * run['look_mean_s']:.2f} ms" if "look_mean_s" in run else ""
     elif told is None:
         told = f"a look {1000 * run['look_median_s']:.2f} ms, at most {1000 * run['look_longest_s']:.2f} ms"

@@ -14,6 +14,7 @@ Points = dict[int, float]  # number of workers -> figure
 
 REAL, STAND_IN = "uvicorn", "stand-in"
 LOOKS = "looks"
+QUICK_PULSE_S, PULSE_S = 0.2, 1.0  # of the listeners `quick` and `ours`
 MIB, KIB = 2**20, 2**10
 
 MOST_CPU_US, MOST_LOOK_S, MOST_BYTES = 100, 0.150, 20_000
@@ -39,6 +40,21 @@ def points(runs: Sequence[Run], kind: str, listener: str, key: str) -> Points:
         if run.get("kind") == kind and run.get("listener") == listener and run.get(key) is not None:
             found.setdefault(run["workers"], []).append(run[key])
     return {size: statistics.median(values) for size, values in sorted(found.items())}
+
+
+def look_cpu(runs: Sequence[Run], kind: str) -> Points:
+    """CPU seconds of one look at the pulse, by number of workers: what ``quick`` takes in a second above ``ours``,
+    divided by how many looks more it makes. What comes with a TICK both have, so it is not in it."""
+    shares = [
+        {
+            run["workers"]: run["listener_cpu_s"] / run["window_s"]
+            for run in runs
+            if run.get("kind") == kind and run.get("listener") == listener and "window_s" in run
+        }
+        for listener in ("ours", "quick")
+    ]
+    more = 1 / QUICK_PULSE_S - 1 / PULSE_S
+    return {size: (shares[1][size] - shares[0][size]) / more for size in sorted(shares[0].keys() & shares[1].keys())}
 
 
 def per_worker(of: Points) -> float | None:
@@ -76,7 +92,7 @@ def _limits(runs: Sequence[Run]) -> Table:
         ["what", "workers", "of", "measured", "limit", "reached"],
         notes=[
             "Per worker: the figure of the most workers less that of the fewest, divided by how many more they are.",
-            "CPU: of the whole listener for each of its looks, at a pulse of 0.2 s, TICK_60 and otherwise idle.",
+            "CPU: what the whole listener takes at a pulse of 0.2 s above what it takes at 1 s, for each look more.",
             "Memory: resident (VmRSS), at the default settings and with --path.",
             "A look: all that the listener does in one, by its own histogram (mean, and the smallest bound of it that",
             "holds all of them), and each look of a Watch by itself in the process of the benchmark (median, longest).",
@@ -84,7 +100,7 @@ def _limits(runs: Sequence[Run]) -> Table:
         ],
     )
     for kind in (REAL, STAND_IN):
-        cpu = points(runs, kind, LOOKS, "look_cpu_s")
+        cpu = look_cpu(runs, kind)
         _limit(table, "CPU, us a worker and look", kind, cpu, 1e6, MOST_CPU_US)
         for listener, called in (("ours", "memory, bytes a worker"), ("path", "memory, bytes a worker, --path")):
             _limit(table, called, kind, points(runs, kind, listener, "rss_bytes"), 1, MOST_BYTES)
@@ -124,23 +140,28 @@ def _beside(runs: Sequence[Run], titles: Mapping[str, str]) -> Table:
     )
     for run in runs:
         listener = run.get("listener", "")
-        if run.get("kind") == REAL and run.get("workers") == peers_at and "window_s" in run and listener != LOOKS:
+        if (
+            run.get("kind") == REAL
+            and run.get("workers") == peers_at
+            and "window_s" in run
+            and listener not in (LOOKS, "quick")
+        ):
             table.add(titles.get(listener, listener), *_cpu(run), *_memory(run), run.get("threads", NONE))
     return table
 
 
 def _sizes(runs: Sequence[Run], titles: Mapping[str, str]) -> Table:
     table = Table(
-        "By the number of workers, pulse 1 s, TICK_5, with the rpcinterface",
+        "By the number of workers, TICK_5, with the rpcinterface",
         ["listener", "workers", "of", "start, s", "CPU, %", "supervisord, %", "workers, %", "VmRSS, MiB", "Pss, MiB",
          "private, MiB", "descriptors"],
         notes=[
-            "Start: from the listener's spawn to the last worker pinned; else how many were pinned in five minutes.",
+            "Start: from the listener's spawn to the last worker pinned; else how many were pinned in two minutes.",
             "CPU in percent of one core.",
         ],
     )  # fmt: skip
     for run in runs:
-        if run.get("listener") in ("nobody", "ours", "path") and "window_s" in run:
+        if run.get("listener") in ("nobody", "ours", "path", "quick") and "window_s" in run:
             start = NONE if run["listener"] == "nobody" else f"{run['pinned']} of {run['workers']}"
             start = f"{run['start_s']:.2f}" if "start_s" in run else start
             name = titles.get(run["listener"], run["listener"])
@@ -155,7 +176,7 @@ def _looks(runs: Sequence[Run]) -> Table:
         ["workers", "of", "looks", "mean, ms", "all within, ms", "CPU, ms", "system calls", "own median, ms",
          "own longest, ms", "own CPU, ms", "full, median, ms"],
         notes=[
-            "Up to `system calls`: of a running listener, pulse 0.2 s, and of all that it does (strace -c).",
+            "Up to `system calls`: of running listeners, pulse 0.2 s. CPU: as above. System calls: of all (strace).",
             "own: Watch.look alone, in the process of the benchmark; full: with --path, as at a TICK.",
         ],
     )  # fmt: skip
@@ -163,6 +184,7 @@ def _looks(runs: Sequence[Run]) -> Table:
     for run in runs:
         if "listener" in run:
             by.setdefault((run["kind"], run["workers"]), {})[run["listener"]] = run
+    cpu = {kind: look_cpu(runs, kind) for kind in (REAL, STAND_IN)}
     for (kind, size), its in by.items():
         listener, own, full = its.get(LOOKS, {}), its.get("own pulse", {}), its.get("own full", {})
         if not (listener or own or full):
@@ -173,7 +195,7 @@ def _looks(runs: Sequence[Run]) -> Table:
             listener.get("looks", NONE),
             _ms(listener, "look_mean_s"),
             _ms(listener, "looks_all_within_s"),
-            _ms(listener, "look_cpu_s"),
+            f"{1000 * cpu[kind][size]:.2f}" if size in cpu[kind] else NONE,
             f"{listener['system_calls_a_look']:.0f}" if "system_calls_a_look" in listener else NONE,
             *[_ms(own, key) for key in ("look_median_s", "look_longest_s", "look_cpu_s")],
             _ms(full, "look_median_s"),
@@ -183,7 +205,6 @@ def _looks(runs: Sequence[Run]) -> Table:
 
 def _growth(runs: Sequence[Run]) -> Table:
     figures: Sequence[tuple[str, str, str, float]] = (
-        ("CPU of a look, us", LOOKS, "look_cpu_s", 1e6),
         ("system calls of a look", LOOKS, "system_calls_a_look", 1),
         ("a look, own median, us", "own pulse", "look_median_s", 1e6),
         ("VmRSS, KiB", "ours", "rss_bytes", 1 / KIB),
@@ -192,6 +213,9 @@ def _growth(runs: Sequence[Run]) -> Table:
         ("start, ms", "ours", "start_s", 1000),
     )
     table = Table("Growth with each worker more", ["figure", "of", "from", "to", "per worker"])
+    for kind in (REAL, STAND_IN):
+        for low, high, slope in steps(look_cpu(runs, kind)):
+            table.add("CPU of a look, us", kind, low, high, f"{1e6 * slope:.2f}")
     for called, listener, key, times in figures:
         for kind in (REAL, STAND_IN):
             for low, high, slope in steps(points(runs, kind, listener, key)):

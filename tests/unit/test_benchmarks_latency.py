@@ -106,7 +106,7 @@ def test_the_kernels_count_of_requests_is_that_of_wrk() -> None:
     assert ended.failed == 0
     assert counts == sorted(counts)
     assert counts[-1] > 100
-    assert counts[-1] == pytest.approx(asked, abs=8)  # what is under way, and a byte or two of wrk's own wake-ups
+    assert counts[-1] == pytest.approx(asked, rel=0.02, abs=50)  # which goes on between the two readings
     assert ended.requests == pytest.approx(Answer.count, abs=4)
 
 
