@@ -97,7 +97,8 @@ class Situation:
             else ("trial", f"waits until the replacement of {', '.join(out)} is healthy")
         )
 
-    def capacity_brake(self, past: Past, canary: bool) -> tuple[str, str] | None:
+    def capacity_brake(self, past: Past, canary: bool, most: int | None = None) -> tuple[str, str] | None:
+        """``most``: in place of ``max_unavailable``."""
         others = [other for other in self.roster if other.name != past.name]
         ours = self.program.ours  # who has just been told to end serves for the last time
         staying = [one for one in others if one.name not in ours or ours[one.name].worker != one.worker]
@@ -108,7 +109,7 @@ class Situation:
             for other in others
             if not other.serves or other.late or (other.name in self.program.ours and not (canary and other.turns))
         ]
-        limit = self.settings.max_unavailable
+        limit = self.settings.max_unavailable if most is None else most
         if len(away) >= limit:
             return (
                 "max_unavailable",
@@ -165,7 +166,7 @@ class Situation:
             return "max_unavailable", f"one at a time, and {', '.join(away)} is not proven healthy yet"
         return (
             self.trial_brake(past, drain=True)
-            or self.capacity_brake(past, canary=False)
+            or self.capacity_brake(past, canary=False, most=1)
             or self._left(program.recycled, past)
         )
 

@@ -9,6 +9,8 @@ the same.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .model import Usage, WorkerId
 from .settings_limits import MaxAge, MaxFds
@@ -21,19 +23,40 @@ TWICE = 2
 """So many measurements in a row: a peak is forgiven, and nobody is judged at the first look at him."""
 
 
-def over(usage: Usage, worker: WorkerId, settings: Settings) -> tuple[str, str]:
-    """(the setting, what was found) of the first limit that ``worker`` is over; ("", "") within all of them."""
+@dataclass(frozen=True)
+class Over:
+    """One limit that a worker is over: ``limit`` is the setting, ``words`` say by how much, ``times`` in how many
+    measurements one after another, ``since`` (monotonic) the first of them."""
+
+    limit: str
+    words: str
+    times: int = 1
+    since: float = 0.0
+
+
+def counted(before: Sequence[Over], found: Mapping[str, str], now: float) -> tuple[Over, ...]:
+    """``before``, one measurement later, at which these limits were found passed. Each is counted by itself."""
+    known = {one.limit: one for one in before}
+    return tuple(
+        Over(limit, words, known[limit].times + 1, known[limit].since) if limit in known else Over(limit, words, 1, now)
+        for limit, words in found.items()
+    )
+
+
+def over(usage: Usage, worker: WorkerId, settings: Settings) -> dict[str, str]:
+    """The setting -> what was found, of each limit that ``worker`` is over; what matters most comes first."""
+    found: dict[str, str] = {}
     most_bytes = settings.max_rss_bytes
     if most_bytes is not None and usage.proven_bytes is not None and usage.proven_bytes > most_bytes:
         helpers = f" with {usage.helpers} helper{'' if usage.helpers == 1 else 's'}" if usage.helpers else ""
-        return "max_rss", f"{megabytes(usage.proven_bytes)} resident{helpers}, more than {megabytes(most_bytes)}"
+        found["max_rss"] = f"{megabytes(usage.proven_bytes)} resident{helpers}, more than {megabytes(most_bytes)}"
     if settings.max_fds is not None and usage.fds is not None:
         most = _most_fds(settings.max_fds, usage.fds_limit)
         if most is not None and usage.fds > most:
-            return "max_fds", f"{usage.fds} open descriptors, more than {most:.0f}"
+            found["max_fds"] = f"{usage.fds} open descriptors, more than {most:.0f}"
     if settings.max_age is not None and usage.age_s > (limit_s := age_limit_s(settings.max_age, worker)):
-        return "max_age", f"{usage.age_s:.0f} s old, more than {limit_s:.0f} s"
-    return "", ""
+        found["max_age"] = f"{usage.age_s:.0f} s old, more than {limit_s:.0f} s"
+    return found
 
 
 def age_limit_s(limit: MaxAge, worker: WorkerId) -> float:

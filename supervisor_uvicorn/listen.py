@@ -35,6 +35,7 @@ from .kernel.errors import KernelError
 from .kernel.selftest import self_test
 from .kernel.sock_diag import SockDiag
 from .ledger import Ledger, RollEnded
+from .limits import FRESH_S
 from .model import State, WorkerId
 from .notices import Notices
 from .operations import Reply, paused_now
@@ -73,6 +74,10 @@ HOLD_AGAIN_S = 5.0  # a sixth of helpers.py HOLD_S
 NO_TICK = (
     f"no TICK event has come in {NO_TICK_S:g} s, so no HTTP probe is made and the roster is read seldom: "
     "write events=TICK_5,PROCESS_STATE,REMOTE_COMMUNICATION in the [eventlistener:...] section"
+)
+NOT_MEASURED = (
+    f"nothing was measured of any worker for {FRESH_S:g} s (a read of /proc hangs?): limits are not applied, and "
+    "memory, age and descriptors are not shown, until it goes on"
 )
 GIVEN_UP = (
     "no event comes any more although supervisord answers: it has given this listener up (state UNKNOWN, as a stray "
@@ -258,6 +263,10 @@ class Listener:
                 half_s = settings.pulse_s / 2
             for reply in replies:
                 watch.reply(reply)
+            if now - measured.at > FRESH_S:  # whoever measures has stopped: what was known is not known any more
+                if measured.at:
+                    self._tell_once(NOT_MEASURED)
+                measured = Measured()
             told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
             decision, more = watch.look(
                 now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=measured.usages

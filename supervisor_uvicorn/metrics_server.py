@@ -14,6 +14,7 @@ import http.server
 import os
 import socket
 import socketserver
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -96,6 +97,11 @@ def check(settings: ListenSettings) -> None:
             "metrics (--metrics, --metrics-textfile) need prometheus-client, which cannot be imported here "
             f"({error}): pip install 'supervisor-uvicorn[metrics]'"
         ) from error
+    if settings.metrics_textfile is not None and (why := _not_replaceable(settings.metrics_textfile)):
+        raise MetricsError(
+            f"metrics_textfile (--metrics-textfile) {settings.metrics_textfile}: {why}; write the name of a file for "
+            "the metrics alone, as /var/lib/prometheus/node-exporter/supervisor_uvicorn.prom"
+        )
 
 
 def start(settings: ListenSettings, figures: Figures, tell: Tell) -> Metrics | None:
@@ -303,6 +309,8 @@ class TextFile:
     def write(self) -> None:
         """Once; what goes wrong is told once a series, and what was there before stays."""
         try:
+            if why := _not_replaceable(self._path):
+                raise OSError(why)
             self._write()
         except Exception as error:  # noqa: BLE001 - a full disk never ends the listener
             if not self._failed:
@@ -313,5 +321,16 @@ class TextFile:
             self._failed = False
 
 
+def _not_replaceable(path: str) -> str:
+    """Why the file may not be replaced, as it is each time: a device of this name would be lost for the whole host."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return ""  # it is not there yet, or writing it will say why not
+    return "" if stat.S_ISREG(mode) else "it is there already, and is no regular file"
+
+
 def _reason(error: Exception) -> str:
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else repr(error)
+    if not isinstance(error, OSError):
+        return repr(error)
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -131,10 +131,12 @@ class HttpOutcome:
 
 @dataclass(frozen=True)
 class Ticks:
-    """The main thread's counters (proc(5)): ``voluntary_ctxt_switches`` of ``status``, utime + stime of ``stat``."""
+    """The main thread's counters (proc(5)): ``voluntary_ctxt_switches`` of ``status``, utime + stime of ``stat``, and
+    of ``schedstat`` how long it was ready to run and had no CPU (0 where the kernel does not count that)."""
 
     switches: int
     cpu_s: float
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ class _Desk(Situation):
             return False
         roll = self.program.roll
         to_go = roll is not None and roll.rolling and any(turn.old == entry.worker for turn in roll.turns)
-        return to_go or past.verdict is not Verdict.HEALTHY or past.over_limit
+        return to_go or past.verdict is not Verdict.HEALTHY or past.over_limit is not None
 
     def _healthy_for(self, name: str, seconds: float) -> bool:
         past = self.program.workers.get(name)
@@ -281,15 +281,20 @@ class _Desk(Situation):
 
     def _recycle(self) -> None:
         """Replace who is well and over a limit: the longest over it first, and one at a time."""
-        over = [past for past in self.roster if past.over_limit and past.verdict is Verdict.HEALTHY]
-        for past in sorted(over, key=lambda past: (past.over_since, past.name)):
+        over = [
+            (past.over_limit, past)
+            for past in self.roster
+            # Whose loop does not turn just now may be computing: it is held to be healthy, and TERM would not be heard.
+            if past.over_limit and past.verdict is Verdict.HEALTHY and past.turns
+        ]
+        for limit, past in sorted(over, key=lambda one: (one[0].since, one[1].name)):
             if any(isinstance(order, Restart) and order.worker == past.worker for order in self.orders):
                 continue  # its turn in a roll has come at this very look
             if held := self.limit_brake(past):
-                if self.ages.of(past.over_since) >= LIMIT_HELD_S:
+                if self.ages.of(limit.since) >= LIMIT_HELD_S:
                     self._hold(past.name, *held, past)
                 continue
-            self._order(past, Remedy.DRAIN, Reason(past.limit), past.over)
+            self._order(past, Remedy.DRAIN, Reason(limit.limit), limit.words)
 
     def _start(self, past: Past) -> None:
         """Start a name that is down for a roll, and, where it is ours, let reconcile know of it."""

@@ -1,12 +1,13 @@
 """Settings without a restart: what has changed, and what that does to what is remembered. Pure, as policy.py is.
 
 What is under way is finished as it was begun: a remedy keeps its ``drain_timeout`` and ``abort_wait``, and goes on
-where ``dry_run`` is set meanwhile. What was *held* or *counted* is seen with the new settings at the next look. Two
+where ``dry_run`` is set meanwhile. What was *held* or *counted* is seen with the new settings at the next look. Three
 things that are remembered are made to fit:
 
 * Answers. Another path (or host, header, expect, timeout) is another question: "it has answered right" and "it has
   answered wrong" were said of the old one. Were they kept, a slip of the pen in ``path`` would make every worker fail,
   and a canary would be ended. So nobody is judged for answers before somebody has answered right (brake ``path``).
+* Limits. Who was over the old one has to pass the new one in two measurements of its own.
 * Backoffs. Each name remembers how long it waits, which may be longer than the new ``backoff`` ever says.
 """
 
@@ -75,7 +76,11 @@ def in_force(before: ListenSettings, loaded: ListenSettings) -> ListenSettings:
 def renewed(ledger: Ledger, before: ListenSettings, after: ListenSettings) -> Ledger:
     """The ledger as it is to be looked at with ``after``."""
     programs = {
-        group: fit_backoff(forget_answers(program, before.of(group), after.of(group)), after.of(group).backoff)
+        group: forget_limits(
+            fit_backoff(forget_answers(program, before.of(group), after.of(group)), after.of(group).backoff),
+            before.of(group),
+            after.of(group),
+        )
         for group, program in ledger.programs.items()
     }
     return replace(ledger, programs=programs)
@@ -103,6 +108,17 @@ def forget_answers(program: Program, before: Settings, after: Settings) -> Progr
         # A canary that is called off gives the panic back in which it was sent.
         ours={name: replace(mine, panic_before=None) for name, mine in program.ours.items()},
     )
+
+
+def forget_limits(program: Program, before: Settings, after: Settings) -> Program:
+    """``program`` without what was counted against another limit: two measurements have to pass the new one."""
+    if _limits(before) == _limits(after):
+        return program
+    return replace(program, workers={name: replace(past, over=()) for name, past in program.workers.items()})
+
+
+def _limits(settings: Settings) -> tuple[object, ...]:
+    return settings.max_rss_bytes, settings.max_age, settings.max_fds
 
 
 def _question(settings: Settings) -> tuple[object, ...] | None:

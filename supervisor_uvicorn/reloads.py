@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import queue
+import time
 from collections.abc import Callable, Mapping
 
 from .exchange import Exchange
@@ -21,6 +22,9 @@ from .settings_file import included_files, new_parser, parse_file, read_sections
 from .supervisord.request import RELOAD, BadRequest, parse
 
 KEPT = "; the settings stay as they were"
+STUCK_S = 2.0
+"""Less than whoever asks waits for an answer (verbs/asking.py)."""
+
 NO_FILE = (
     "no --settings FILE was given, so there is nothing to read again: write command=supervisor-uvicorn listen "
     "--settings FILE in the [eventlistener:...] section (supervisord.conf itself will do), then supervisorctl update"
@@ -39,6 +43,7 @@ class Reloads:
         tell: Callable[[events.Event], None],
         board: Exchange,
         asked: queue.SimpleQueue[str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._args = args
         self._file: str | None = getattr(args, "settings", None)
@@ -46,6 +51,9 @@ class Reloads:
         self._tell = tell
         self._board = board
         self._asked = asked
+        self._clock = clock
+        self._reading_since: float | None = None
+        self._told_stuck: float | None = None
         self._loaded = self._in_force = settings
         self._had_sections, self._included = False, dict[str, list[str]]()
         if self._file is not None:
@@ -53,8 +61,17 @@ class Reloads:
                 self._had_sections, self._included = bool(read_sections(self._file)), _included(self._file)
 
     def ask(self, ident: str) -> None:
-        """Read them soon, and answer under ``ident``."""
-        self._asked.put(ident)
+        """Read them soon, and answer under ``ident``; at once where the last reading does not end (a disk that does not
+        answer)."""
+        since = self._reading_since
+        if since is None or self._clock() - since < STUCK_S:
+            self._asked.put(ident)
+            return
+        said = f"{self._file} cannot be read: the last reading has not ended for {self._clock() - since:.0f} s{KEPT}"
+        if self._told_stuck != since:
+            self._told_stuck = since
+            self._tell(events.Error("", f"the settings were not taken: {said}", reason="settings"))
+        self._board.put_reloaded(None, [Reply(ident, RELOAD, False, said[:MOST_WORDS])])
 
     def overhear(self, data: str) -> None:
         """A request that another listener answers, because this one stands by: it takes the new settings as well."""
@@ -69,13 +86,17 @@ class Reloads:
             with contextlib.suppress(queue.Empty):  # one reading answers all who asked before it
                 while True:
                     asked.add(self._asked.get_nowait())
+            self._reading_since = self._clock()
             self._reload(sorted(asked - {HUP}))
+            self._reading_since = None
 
     def _reload(self, idents: list[str]) -> None:
         try:
             loaded = self._read()
-        except SettingsError as error:
-            said = str(error)[: MOST_WORDS - len(KEPT)] + KEPT
+        except Exception as error:  # noqa: BLE001 - told, and refused whole: the listener watches on
+            said = (str(error) if isinstance(error, SettingsError) else f"{self._file} cannot be read: {error!r}")[
+                : MOST_WORDS - len(KEPT)
+            ] + KEPT
             self._tell(events.Error("", f"the settings were not taken: {said}", reason="settings"))
             replies = [Reply(ident, RELOAD, False, said) for ident in idents]
             self._board.put_reloaded(None, replies)

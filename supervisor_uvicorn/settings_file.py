@@ -13,6 +13,7 @@ import configparser
 import glob
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,13 +77,23 @@ def parse_file(file: str) -> configparser.RawConfigParser:
     parser = new_parser()
     try:
         # Bytes that are no UTF-8 may stand in sections that are not ours.
-        with open(file, encoding="utf-8", errors="surrogateescape") as stream:
+        with open(file, encoding="utf-8", errors="surrogateescape", opener=_open_file) as stream:
             parser.read_file(stream, file)
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from None
     except configparser.Error as error:
         raise SettingsError(f"{file}: is not a configuration file: {_why(error)}") from None
     return parser
+
+
+def _open_file(file: str, flags: int) -> int:
+    """A FIFO would be waited for until somebody writes into it, and a device for ever."""
+    fd = os.open(file, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a directory open() says so itself
+        os.close(fd)
+        raise OSError(0, "it is no regular file")
+    return fd
 
 
 def _why(error: configparser.Error) -> str:
@@ -134,4 +145,7 @@ def included_files(parser: configparser.RawConfigParser, file: str) -> list[str]
     except (KeyError, ValueError, TypeError, MemoryError) as error:  # the last: %(here)999999999999999s
         why = str(error) or "it is too long"
         raise SettingsError(f"{file}, [include], files: {patterns!r} cannot be expanded: {why}") from None
-    return [name for pattern in patterns.split() for name in sorted(glob.glob(os.path.join(here, pattern))) if name]
+    try:
+        return [name for pattern in patterns.split() for name in sorted(glob.glob(os.path.join(here, pattern))) if name]
+    except ValueError as error:  # a NUL
+        raise SettingsError(f"{file}, [include], files: {patterns!r} cannot be looked for: {error}") from None

@@ -20,6 +20,7 @@ from .settings import Settings
 class Measured:
     """``queues``: by program, (connections that wait to be accepted, how many may) of each of its listening sockets."""
 
+    at: float = 0.0  # monotonic: when the measuring began
     usages: Mapping[WorkerId, Usage] = field(default_factory=dict)
     queues: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
@@ -35,6 +36,7 @@ class Meter:
 
     def measure(self, members: Sequence[Member], settings: Callable[[str], Settings]) -> Measured:
         """Everybody who runs and is watched. Raises nothing."""
+        at = self._clock()
         running = {
             member.worker: member
             for member in members
@@ -50,7 +52,7 @@ class Meter:
                     del usages[worker]
             except KernelError:  # gone, or hidden from us: not known
                 usages.pop(worker, None)
-        return Measured(usages, self._queues(running.values()))
+        return Measured(at, usages, self._queues(running.values()))
 
     def _one(
         self, worker: WorkerId, member: Member, settings: Settings, accepted: Mapping[int, Connection] | None

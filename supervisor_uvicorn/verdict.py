@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .limits import FRESH_S, TWICE, over
+from .limits import FRESH_S, TWICE, Over, counted, over
 from .model import Answer, Evidence, HttpOutcome, Member, State, Ticks, Usage, Verdict, WorkerId
 from .settings import Settings
 
@@ -38,7 +38,8 @@ LOOKS_APART = 8
 (facts/supervisor: one that was rejected is sent again), and three looks in a millisecond are one."""
 
 BUSY_SHARE = 0.5
-"""Above this share of one CPU a silent worker computes rather than waits (anchors, 1.3 ``busy_factor``)."""
+"""Above this share of the time on a CPU, or waiting for one, a silent worker computes rather than waits (anchors, 1.3
+``busy_factor``)."""
 
 JUST_SENT_S = 0.05
 """A pulse that was sent in this very look says nothing yet; the one before it was read, or the connection accepted."""
@@ -116,15 +117,12 @@ class Past:
     traced_by: int = 0
     # what it takes
     usage: Usage | None = None
-    limit: str = ""  # the setting whose limit it is over: max_rss, max_fds, max_age
-    over: str = ""  # how far, in words
-    over_times: int = 0  # measurements one after another
-    over_since: float = 0.0
+    over: tuple[Over, ...] = ()  # each limit that it was over at the last measurement
 
     @property
-    def over_limit(self) -> bool:
-        """Is that certain?"""
-        return self.over_times >= TWICE
+    def over_limit(self) -> Over | None:
+        """The limit that it is certainly over."""
+        return next((one for one in self.over if one.times >= TWICE), None)
 
     @property
     def ended(self) -> bool:
@@ -210,7 +208,7 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
     now = ages.now
     apart_s = settings.silent_after_s / LOOKS_APART
     past = replace(past, traced_by=seen.traced_by, pinned=seen.pinned, lag_s=seen.lag_s)
-    if seen.usage is not past.usage or past.limit:
+    if seen.usage is not past.usage or past.over:
         past = _remember_usage(past, seen, now, settings)
     past = _remember_ticks(past, seen.ticks, now, apart_s)
     if seen.unread_since is None:
@@ -238,15 +236,10 @@ def _remember(past: Past, seen: Evidence, ages: Ages, settings: Settings) -> Pas
 def _remember_usage(past: Past, seen: Evidence, now: float, settings: Settings) -> Past:
     usage = seen.usage
     if usage is None or now - usage.at > FRESH_S:
-        return replace(past, usage=None, limit="", over="", over_times=0)
+        return replace(past, usage=None, over=())
     if usage is past.usage:
         return past
-    limit, words = over(usage, seen.worker, settings)
-    if not limit:
-        return replace(past, usage=usage, limit="", over="", over_times=0)
-    if limit != past.limit:
-        return replace(past, usage=usage, limit=limit, over=words, over_times=1, over_since=now)
-    return replace(past, usage=usage, over=words, over_times=past.over_times + 1)
+    return replace(past, usage=usage, over=counted(past.over, over(usage, seen.worker, settings), now))
 
 
 def _remember_ticks(past: Past, ticks: Ticks | None, now: float, apart_s: float) -> Past:
@@ -379,7 +372,8 @@ def _busy(past: Past, ages: Ages) -> bool:
         return True
     at, ticks = past.unread_from
     elapsed_s = ages.of(at) - ages.of(past.ticks_at)  # in a gap of ours it may have been stopped like ourselves
-    return elapsed_s > 0 and (past.ticks.cpu_s - ticks.cpu_s) / elapsed_s > BUSY_SHARE
+    used_s = past.ticks.cpu_s - ticks.cpu_s + past.ticks.waited_s - ticks.waited_s  # others may have the CPUs
+    return elapsed_s > 0 and used_s / elapsed_s > BUSY_SHARE
 
 
 def newly(before: Sequence[Past], after: Sequence[Past]) -> list[tuple[Past, Past | None]]:

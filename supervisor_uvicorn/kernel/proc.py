@@ -75,7 +75,7 @@ def born(pid: int) -> int:
 
 @_understood
 def ticks(pid: int) -> Ticks:
-    """The main thread's counters: voluntary context switches, and CPU seconds (user and system)."""
+    """The main thread's counters: voluntary context switches, CPU seconds (user and system), seconds without a CPU."""
     path = f"/proc/{pid}/task/{pid}"
     fields = _stat(f"{path}/stat")
     text = _read(f"{path}/status")
@@ -83,7 +83,15 @@ def ticks(pid: int) -> Ticks:
     if at < 0:
         raise KernelError(f"{path}/status: no voluntary_ctxt_switches")
     switches = int(text[at + 25 :].split(None, 1)[0])
-    return Ticks(switches, (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S)
+    return Ticks(switches, (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S, _waited_s(path))
+
+
+def _waited_s(task: str) -> float:
+    """``schedstat``: ns on a CPU, ns ready and without one, time slices (the kernel's sched-stats.rst)."""
+    try:
+        return int(_read(f"{task}/schedstat").split()[1]) / 1e9
+    except (KernelError, IndexError, ValueError):  # CONFIG_SCHED_INFO is off, or the thread has just ended
+        return 0.0
 
 
 def status(pid: int) -> ProcessStatus:

@@ -49,6 +49,7 @@ class Pin:
         self.lag_s: float | None = None
         self.read_after_s: float | None = None  # a pulse was read; whoever takes it puts None
         self.recheck_at = 0.0
+        self._due_at = 0.0  # when this check was to be made
         self.is_due = False  # a TICK wanted an HTTP probe
         self.lost = ""  # why it is of no use any more
         self.lost_by_worker = False  # and not by a decision of ours
@@ -76,6 +77,7 @@ class Pin:
         """
         if self.lost:
             return
+        self._due_at = self.recheck_at
         # First of all, so that a check that fails is not made again and again.
         self._recheck_s *= _RECHECK_GROWTH
         self.recheck_at = self._clock() + self._recheck_s
@@ -128,9 +130,10 @@ class Pin:
                 return False
             unread_bytes = far_end.unread_bytes
         if self.phase is not Phase.SETTLING:
-            self.lag_s = self._clock() - sent_at
-            if not unread_bytes:
-                self.read_after_s = self.lag_s
+            now = self._clock()
+            self.lag_s = now - sent_at
+            if not unread_bytes:  # when we come late, the worker may have read it in time
+                self.lag_s = self.read_after_s = max(min(now, self._due_at) - sent_at, 0.0)
         self.unread_since = sent_at if unread_bytes else None
         return True
 

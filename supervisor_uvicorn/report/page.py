@@ -171,7 +171,7 @@ def _worker(
         "since_s": round(max(0.0, now - past.since), 1) if past and now is not None else None,
         "restarts": restarts,
         "held": held,
-        "over": None if now is None else f"{past.limit}: {past.over}" if past and past.limit else "",
+        "over": None if now is None else _over(past),
         **_takes(member, past, now),
     }
 
@@ -193,6 +193,14 @@ def _takes(member: Member, past: Past | None, now: float | None) -> dict[str, An
         "connections": usage.connections,
         "helpers": usage.helpers,
     }
+
+
+def _over(past: Past | None) -> str:
+    """The limit that it is over; where that is not certain yet, the one that it was over at the last measurement."""
+    if past is None or not past.over:
+        return ""
+    one = past.over_limit or past.over[0]
+    return f"{one.limit}: {one.words}"
 
 
 def _held(member: Member, past: Past | None, program: Program, pauses: Mapping[str, float | None]) -> str | None:

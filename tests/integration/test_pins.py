@@ -86,6 +86,23 @@ def test_the_loop_comes_back(tmp_path: Path) -> None:
         assert 1.0 < longest < 5
 
 
+def test_our_own_lateness_is_not_the_workers_lag(tmp_path: Path) -> None:
+    """We stand still between a pulse and the look at it, as on a crowded machine, or with 256 workers to see to."""
+    told: list[float] = []
+    with running(tmp_path, count=1) as program, driving(program.targets()) as driver:
+        driver.pins._read_after = lambda worker, lag_s: told.append(lag_s)
+        driver.pin_all()
+        for _ in range(5):
+            driver.look()
+            driver.look(settle_s=0.0)  # a pulse goes out
+            pid = program.processes[0].pid
+            before = proc.ticks(pid).switches
+            wait_for(lambda: proc.ticks(pid).switches >= before + 5, 30, "half a second of its loop")  # noqa: B023
+        driver.look()
+        assert len(told) >= 8
+        assert max(told) < 0.2, told
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_acquisition_of_idle_workers(tmp_path: Path, family: str, figures: Callable[..., None]) -> None:
     with running(tmp_path, family=family) as program:

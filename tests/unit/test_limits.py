@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor_uvicorn.limits import age_limit_s, megabytes, over
+from supervisor_uvicorn.limits import Over, age_limit_s, counted, megabytes, over
 from supervisor_uvicorn.model import Usage, WorkerId
 from supervisor_uvicorn.settings import Settings
 from supervisor_uvicorn.settings_limits import MaxAge, MaxFds, age, descriptors, size
@@ -17,44 +17,52 @@ USAGE = Usage(at=1000.0, age_s=600.0, rss_bytes=300 * MB, proven_bytes=300 * MB,
 
 
 def test_without_limits_nothing_is_over() -> None:
-    assert over(replace(USAGE, rss_bytes=10**15, proven_bytes=10**15, fds=10**6, age_s=1e9), WORKER, Settings()) == (
-        "",
-        "",
-    )
+    assert over(replace(USAGE, rss_bytes=10**15, proven_bytes=10**15, fds=10**6, age_s=1e9), WORKER, Settings()) == {}
 
 
 @pytest.mark.parametrize(
     ("settings", "usage", "expected"),
     [
-        (Settings(max_rss_bytes=300 * MB), USAGE, ("", "")),
+        (Settings(max_rss_bytes=300 * MB), USAGE, {}),
         (
             Settings(max_rss_bytes=300 * MB),
             replace(USAGE, proven_bytes=301 * MB),
-            ("max_rss", "301 MB resident, more than 300 MB"),
+            {"max_rss": "301 MB resident, more than 300 MB"},
         ),
         (
             Settings(max_rss_bytes=300 * MB),
             replace(USAGE, proven_bytes=420 * MB, helpers=3),
-            ("max_rss", "420 MB resident with 3 helpers, more than 300 MB"),
+            {"max_rss": "420 MB resident with 3 helpers, more than 300 MB"},
         ),
         # What the helpers share with it was counted twice, and that is not held against it.
-        (Settings(max_rss_bytes=300 * MB), replace(USAGE, rss_bytes=900 * MB, helpers=3), ("", "")),
-        (Settings(max_rss_bytes=300 * MB), replace(USAGE, rss_bytes=None, proven_bytes=None), ("", "")),
-        (Settings(max_fds=MaxFds(number=50)), USAGE, ("", "")),
-        (Settings(max_fds=MaxFds(number=49)), USAGE, ("max_fds", "50 open descriptors, more than 49")),
-        (Settings(max_fds=MaxFds(number=49)), replace(USAGE, fds=None), ("", "")),
+        (Settings(max_rss_bytes=300 * MB), replace(USAGE, rss_bytes=900 * MB, helpers=3), {}),
+        (Settings(max_rss_bytes=300 * MB), replace(USAGE, rss_bytes=None, proven_bytes=None), {}),
+        (Settings(max_fds=MaxFds(number=50)), USAGE, {}),
+        (Settings(max_fds=MaxFds(number=49)), USAGE, {"max_fds": "50 open descriptors, more than 49"}),
+        (Settings(max_fds=MaxFds(number=49)), replace(USAGE, fds=None), {}),
         (
             Settings(max_fds=MaxFds(share=0.8)),
             replace(USAGE, fds=820),
-            ("max_fds", "820 open descriptors, more than 819"),
+            {"max_fds": "820 open descriptors, more than 819"},
         ),
-        (Settings(max_fds=MaxFds(share=0.8)), replace(USAGE, fds=820, fds_limit=None), ("", "")),
-        (Settings(max_age=MaxAge(600.0, 0.0)), USAGE, ("", "")),
-        (Settings(max_age=MaxAge(599.0, 0.0)), USAGE, ("max_age", "600 s old, more than 599 s")),
+        (Settings(max_fds=MaxFds(share=0.8)), replace(USAGE, fds=820, fds_limit=None), {}),
+        (Settings(max_age=MaxAge(600.0, 0.0)), USAGE, {}),
+        (Settings(max_age=MaxAge(599.0, 0.0)), USAGE, {"max_age": "600 s old, more than 599 s"}),
     ],
 )
-def test_a_limit_is_passed_by_more_than_it_says(settings: Settings, usage: Usage, expected: tuple[str, str]) -> None:
+def test_a_limit_is_passed_by_more_than_it_says(settings: Settings, usage: Usage, expected: dict[str, str]) -> None:
     assert over(usage, WORKER, settings) == expected
+
+
+def test_every_limit_is_told_and_counted_by_itself() -> None:
+    limits = Settings(max_rss_bytes=200 * MB, max_age=MaxAge(100.0, 0.0), max_fds=MaxFds(number=10))
+    found = over(USAGE, WORKER, limits)
+    assert list(found) == ["max_rss", "max_fds", "max_age"]
+    once = counted((), found, 5.0)
+    again = counted(once, {"max_rss": "more", "max_age": "older"}, 10.0)
+    assert again == (Over("max_rss", "more", 2, 5.0), Over("max_age", "older", 2, 5.0))
+    assert counted(again, {"max_age": "older still"}, 15.0) == (Over("max_age", "older still", 3, 5.0),)
+    assert counted(again, {}, 15.0) == ()
 
 
 def test_ages_are_spread_over_the_whole_jitter_and_are_the_same_at_each_look() -> None:

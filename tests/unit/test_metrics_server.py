@@ -377,3 +377,18 @@ def test_a_disk_that_hangs_holds_up_nobody() -> None:
     assert written == []
     go_on.set()
     wait_for(lambda: len(written) == 2, DEADLINE_S, "the one that hung, and one for all others")
+
+
+def test_a_device_and_a_symlink_are_not_replaced(tmp_path: Path) -> None:
+    """Whoever names /dev/null means nothing by it, and a root listener would take it from the host."""
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(tmp_path / "target")
+    for path in (fifo, link):
+        with pytest.raises(MetricsError, match="no regular file"):
+            check(ListenSettings(metrics_textfile=str(path)))
+        told: list[events.Event] = []
+        TextFile(str(path), lambda: pytest.fail("it was written"), told.append).write()
+        assert "it is there already, and is no regular file" in told[0].message
+    assert stat.S_ISFIFO(os.lstat(fifo).st_mode)
+    check(ListenSettings(metrics_textfile=str(tmp_path / "new.prom")))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from supervisor_uvicorn.brakes import Spending
 from supervisor_uvicorn.ledger import Ledger, Program
+from supervisor_uvicorn.limits import Over
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, Usage, Verdict, WorkerId
 from supervisor_uvicorn.names import means
 from supervisor_uvicorn.report.page import MOST_ANSWERS, changes, page
@@ -105,7 +106,7 @@ USAGE = Usage(NOW - 2.5, 70.0, 63 * 1024**2, cpu_s=4.1234, fds=22, fds_limit=102
 
 
 def test_what_a_worker_takes_is_on_it_and_its_age_is_that_of_the_report() -> None:
-    its = past(WEB[0], usage=USAGE, limit="max_rss", over="63 MB resident, more than 40 MB")
+    its = past(WEB[0], usage=USAGE, over=(Over("max_rss", "63 MB resident, more than 40 MB"),))
     row = told(WEB[:1], Program(workers={"web:web-0": its}))["programs"][0]["workers"][0]
     assert {key: row[key] for key in TAKES} == {
         "rss_bytes": 63 * 1024**2,
@@ -116,7 +117,7 @@ def test_what_a_worker_takes_is_on_it_and_its_age_is_that_of_the_report() -> Non
         "helpers": 1,
     }
     assert row["over"] == "max_rss: 63 MB resident, more than 40 MB"
-    bare = replace(its, usage=Usage(NOW, 1.0), limit="", over="max_rss, but measured once only")
+    bare = replace(its, usage=Usage(NOW, 1.0), over=())
     row = told(WEB[:1], Program(workers={"web:web-0": bare}))["programs"][0]["workers"][0]
     assert [row[key] for key in ("rss_bytes", "age_s", "cpu_s", "fds", "connections")] == [None, 1.0, None, None, None]
     assert row["over"] == ""
@@ -135,9 +136,9 @@ def test_what_a_worker_takes_is_no_news_but_over_which_limit_it_is_is() -> None:
 
     more = replace(USAGE, at=NOW, age_s=90.0, rss_bytes=1, cpu_s=9.0, fds=1, connections=0, helpers=0)
     assert situated(usage=USAGE) == situated(usage=more) == situated()
-    over = situated(limit="max_rss", over="63 MB resident, more than 40 MB")
-    assert over == situated(limit="max_rss", over="64 MB resident, more than 40 MB")
-    assert over not in (situated(), situated(limit="max_fds", over="63 open descriptors, more than 40"))
+    over = situated(over=(Over("max_rss", "63 MB resident, more than 40 MB"),))
+    assert over == situated(over=(Over("max_rss", "64 MB resident, more than 40 MB"),))
+    assert over not in (situated(), situated(over=(Over("max_fds", "63 open descriptors, more than 40"),)))
 
 
 TAKES = ("rss_bytes", "age_s", "cpu_s", "fds", "connections", "helpers")

@@ -10,7 +10,8 @@ from unit.rolls import asked
 
 from supervisor_uvicorn.ledger import Held, Outcome, Reason, Remedy, Result, WouldRestart
 from supervisor_uvicorn.model import Answer, State
-from supervisor_uvicorn.settings import Backoff, Budget, Settings
+from supervisor_uvicorn.reload import renewed
+from supervisor_uvicorn.settings import Backoff, Budget, ListenSettings, Settings
 from supervisor_uvicorn.settings_limits import MaxAge, MaxFds
 
 MB = 1e6
@@ -34,7 +35,7 @@ def test_a_leaking_worker_is_drained_and_the_new_one_stays() -> None:
 def test_a_peak_that_is_gone_at_the_next_measurement_is_forgiven() -> None:
     world = World(4, LEAK)
     world.alive(0).rss_bytes = 400 * MB
-    world.run_until(lambda: world.past(0).over_times, 10)
+    world.run_until(lambda: world.past(0).over, 10)
     world.alive(0).rss_bytes = 50 * MB
     world.run(60)
     assert world.ended() == []
@@ -43,7 +44,7 @@ def test_a_peak_that_is_gone_at_the_next_measurement_is_forgiven() -> None:
 def test_looks_between_two_measurements_count_nothing() -> None:
     world = World(4, LEAK)
     world.alive(0).rss_bytes = 400 * MB
-    world.run_until(lambda: world.past(0).over_times, 10)
+    world.run_until(lambda: world.past(0).over, 10)
     for _ in range(40):
         world.look(0.1)
         assert world.ended() == []
@@ -433,3 +434,52 @@ def test_a_remedy_that_is_called_off_gives_back_the_backoff_of_limits_and_no_oth
     world.run_until(lambda: "web:web-0" not in world.program.ours, 20)
     assert world.program.recycled == {}
     assert "web:web-0" in world.program.waiting
+
+
+def test_whose_loop_does_not_turn_just_now_is_left_until_it_does() -> None:
+    """It may compute for half a minute: TERM would not be heard, and KILL would end what it computes."""
+    world = World(3, LEAK)
+    world.paused = frozenset({"web"})
+    world.alive(0).rss_bytes = 400 * MB
+    world.run(20)
+    world.hang(0, for_s=25.0, burning=True)
+    world.run(2)
+    world.paused = frozenset()
+    world.run(22)
+    assert world.past(0).over_limit
+    assert world.ended() == []
+    world.run(10)
+    assert world.ended() == [(0, "max_rss")]
+
+
+def test_a_peer_that_starts_by_itself_is_waited_for_whatever_max_unavailable_says() -> None:
+    world = World(4, Settings(max_rss_bytes=100_000_000, max_unavailable=3))
+    world.sims[3].start_s = 60.0
+    world.dies(world.sims[3])
+    world.alive(1).rss_bytes = 400 * MB
+    world.run(50)
+    assert world.ended() == []
+    world.run(30)
+    assert world.ended() == [(1, "max_rss")]
+
+
+def test_of_two_limits_the_one_that_stays_is_acted_on() -> None:
+    world = World(3, Settings(max_rss_bytes=100_000_000, max_age=MaxAge(150.0, 0.0)))
+    for index in range(12):
+        world.alive(0).rss_bytes = (400 if index % 2 else 50) * MB
+        world.run(5)
+    assert (0, "max_age") in world.ended()
+
+
+@pytest.mark.parametrize("limit", [None, 500_000_000])
+def test_after_a_reload_only_the_new_limit_counts(limit: int | None) -> None:
+    world = World(3, LEAK)
+    world.paused = frozenset({"web"})
+    world.alive(0).rss_bytes = 400 * MB
+    world.run(20)
+    assert world.past(0).over_limit
+    before, world.settings = world.settings, Settings(max_rss_bytes=limit)
+    world.ledger = renewed(world.ledger, ListenSettings(general=before), ListenSettings(general=world.settings))
+    world.paused = frozenset()
+    world.run(60)
+    assert world.ended() == []

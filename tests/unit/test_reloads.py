@@ -18,7 +18,7 @@ import verbs_desk
 from harness.waiting import wait_for
 from verbs_desk import no, page, program, yes
 
-from supervisor_uvicorn import cli, hup, remedy
+from supervisor_uvicorn import cli, hup, reloads, remedy
 from supervisor_uvicorn.exchange import Exchange
 from supervisor_uvicorn.intentions import Intention, Intentions
 from supervisor_uvicorn.ledger import Reason, Remedy, Restart
@@ -170,6 +170,64 @@ def test_what_is_wrong_is_refused_whole(file: Path, spoil: Any, said: str) -> No
         file.rmdir()
     file.write_text(good.replace("25", "10"))
     assert desk.ask() == (True, "silent_after 25 -> 10"), "against those in force"
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def nul(file: Path) -> None:
+    file.write_text("[include]\nfiles=a\0b/*\n[supervisor-uvicorn]\nsilent_after=20\n")
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(fifo, "it is no regular file"), (nul, "cannot be looked for")])
+def test_what_no_settings_file_is(file: Path, spoil: Any, said: str) -> None:
+    desk = Desk("--settings", str(file))
+    spoil(file)
+    accepted, words = desk.ask()
+    assert not accepted
+    assert said in words
+    assert desk.settings is None
+    file.unlink()
+    file.write_text("[supervisor-uvicorn]\nsilent_after=20\n")
+    assert desk.ask() == (True, "silent_after 25 -> 20")
+
+
+def test_what_nobody_thought_of_is_refused_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk("--settings", str(file))
+    with monkeypatch.context() as patched:
+        patched.setattr(Reloads, "_read", lambda self: 1 / 0)
+        accepted, words = desk.ask()
+    assert not accepted
+    assert "ZeroDivisionError" in words
+    assert desk.ask() == (True, "nothing has changed")
+
+
+def test_a_reading_that_does_not_end_is_said_to_who_asks_next(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk("--settings", str(file))
+    begun, go_on = threading.Event(), threading.Event()
+    read = Reloads._read
+
+    def hangs(self: Reloads) -> ListenSettings:
+        begun.set()
+        go_on.wait(30)
+        return read(self)
+
+    monkeypatch.setattr(Reloads, "_read", hangs)
+    monkeypatch.setattr(reloads, "STUCK_S", 0.0)
+    desk.asked.put(hup.HUP)
+    assert begun.wait(10)
+    for _ in range(2):
+        accepted, words = desk.ask()
+        assert not accepted
+        assert "the last reading has not ended for" in words
+    assert len(desk.told) == 1  # once a series
+    go_on.set()
+    wait_for(lambda: len(desk.told) == 2, 10, "the reading ended")
+    monkeypatch.setattr(reloads, "STUCK_S", 2.0)
+    desk.board.take_reloaded()
+    assert desk.ask()[0]
 
 
 def test_an_include_that_has_vanished(tmp_path: Path, file: Path) -> None:

@@ -30,7 +30,7 @@ WELL = Past(
 )
 READ = Evidence(WORKER, pinned=True)
 RIGHT, WRONG = HttpOutcome(Answer.RIGHT, status=200), HttpOutcome(Answer.WRONG, "status 500", 500)
-SPIN, STILL = Ticks(50, 30.0), Ticks(50, 1.0)
+SPIN, STILL, CROWDED = Ticks(50, 30.0), Ticks(50, 1.0), Ticks(50, 5.0, waited_s=15.0)
 LATE = replace(
     WELL, turns=False, unread_since=980.0, unread_looks=5, unread_look_at=990.0, ticks=STILL, ticks_at=990.0,
     unread_from=(980.0, STILL), moved_at=980.0, switched_at=980.0,
@@ -50,6 +50,7 @@ def unread(since: float, ticks: Ticks | None = STILL) -> Evidence:
         (replace(LATE, unread_since=969.0, unread_looks=1), unread(969.0), Verdict.HEALTHY),  # two looks are too few
         (replace(LATE, unread_since=969.0), unread(970.1), Verdict.HEALTHY),  # another pulse: that one was read
         (replace(LATE, unread_since=969.0), unread(969.0, SPIN), Verdict.HEALTHY),  # burns CPU: twice as long
+        (replace(LATE, unread_since=969.0), unread(969.0, CROWDED), Verdict.HEALTHY),  # it would, others have the CPUs
         (replace(LATE, unread_since=969.0), unread(969.0, None), Verdict.HEALTHY),  # not to be told: the later road
         (replace(LATE, unread_since=930.0), unread(930.0, None), Verdict.SILENT),
         (replace(LATE, unread_since=969.0), replace(READ, http=None), Verdict.HEALTHY),

@@ -171,7 +171,7 @@ WORKER_HELPERS = Metric(
     "worker_helpers",
     "gauge",
     _W,
-    "Other processes in the worker's process group, and its descendants.",
+    "Processes that descend from the worker and are there.",
     absent=_NOT_MEASURED,
 )
 
