@@ -17,6 +17,7 @@ START_TIMEOUT_S = 12.0
 PULSE_S = 1.0
 TICK_S = 5.0
 PROBE_TIMEOUT_S = 3.0
+ASKED_APART_S = 2.5  # of wrong answers asked closer together only the first counts (verdict.py)
 
 SLACK_S = 2.5
 """What a loaded machine may add: the last look before a restart, which takes 0.1 to 2 s, and our own looking on."""
@@ -138,8 +139,12 @@ class Round:
         return bound_s
 
     def least_s(self, fault: Fault) -> float:
-        """How long it must take at least."""
-        return SICK[fault.what].least_s
+        """How long it must take at least. TICKs follow the wall clock, and come closer together when that jumps."""
+        kind = SICK[fault.what]
+        around = self.surroundings.what if self.surroundings is not None else ""
+        if kind.peers and around.startswith(("clock-", "supervisord-")):
+            return 2 * ASKED_APART_S
+        return kind.least_s
 
 
 class _Deck:
