@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from benchmarks.environments import CACHE, CannotInstall, Environment, prepare
 from benchmarks.peers.base import Peer, Unwell
-from benchmarks.report import Report, say
+from benchmarks.report import Report, commit, say
 from supervisor_uvicorn.kernel.errors import KernelError
 
 # What may go wrong in one run without being the benchmark's own fault: it is recorded, and the next run begins.
@@ -45,6 +46,7 @@ def parser(name: str, description: str, peers: Iterable[Peer]) -> argparse.Argum
     )
     made.add_argument("--cache", type=Path, default=CACHE, help="directory of the peers' environments")
     made.add_argument("--fresh", action="store_true", help="make them anew, with the newest versions")
+    made.add_argument("--resume", action="store_true", help="keep the rows that are in the --json file, do the others")
     made.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)  # started by another one, which tells all
     return made
 
@@ -93,16 +95,34 @@ def versions(peer: Peer, installed: dict[str, str]) -> str:
     return ", ".join(f"{one} {installed.get(one, '?')}" for one in asked)
 
 
+def kept(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """With ``--resume`` the runs of before that did not fail; a benchmark skips the rows that they make."""
+    if not options.resume or options.json is None or not options.json.exists():
+        return []
+    before = json.loads(options.json.read_text())
+    if before["commit"] != commit():
+        say(f"kept runs are of commit {before['commit']}, this is {commit()}")
+    return [run for run in before["runs"] if "error" not in run]
+
+
 def told(options: argparse.Namespace) -> dict[str, Any]:
     """The options that change what is measured; paths of this machine are nobody's business."""
-    return {key: value for key, value in vars(options).items() if key not in {"json", "cache", "fresh", "lane"}}
+    return {
+        key: value for key, value in vars(options).items() if key not in {"json", "cache", "fresh", "lane", "resume"}
+    }
+
+
+def save(report: Report, options: argparse.Namespace) -> None:
+    """What there is so far, in case that no more comes; nothing without ``--json``."""
+    if options.json is not None:
+        report.write(options.json)
 
 
 def finish(report: Report, options: argparse.Namespace) -> None:
     """Tables to stdout, all of it to the file."""
-    if not options.lane:
-        report.print()
+    save(report, options)
+    if options.lane:
+        return
+    report.print()
     if options.json is not None:
-        report.write(options.json)
-        if not options.lane:
-            say(f"written: {options.json}")
+        say(f"written: {options.json}")

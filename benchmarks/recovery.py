@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,29 +51,48 @@ def main() -> int:
     """0: measured, whatever came out; 1: some run failed (see the file)."""
     command.end_on_term()
     options = _options()
-    report = Report("recovery", command.told(options))
+    report = Report("recovery", command.told(options), runs=command.kept(options))
     environments = command.prepared([peer for peer in PEERS if peer.name in options.only], options, report)
     peers = [peer for peer in PEERS if peer.name in options.only and peer.environment in environments]
     try:
-        if "hang" in options.parts:
-            quiet = [kind for kind in options.kinds if kind not in BURNS_CPU]
-            if options.lanes > 1 and len(peers) * len(quiet) > 1:
-                report.runs += in_lanes([(peer, kind) for kind in quiet for peer in peers], options)
-                quiet = []
-            for kind in [*quiet, *[kind for kind in options.kinds if kind in BURNS_CPU]]:
-                for peer in peers:
-                    for run in hangs(peer, environments[peer.environment], kind, options):
-                        report.runs.append(run)
-        if "wrong" in options.parts:
-            for peer in peers:
-                for run in wrongs(peer, environments[peer.environment], options):
-                    report.runs.append(run)
+        for runs in _rows(peers, environments, report.runs[:], options):
+            report.runs += runs
+            _save(report, options)
     except KeyboardInterrupt:
         return command.INTERRUPTED
     finally:
-        report.tables = recovery_tables.tables(report.runs)
+        _save(report, options)
         command.finish(report, options)
     return 1 if any("error" in run for run in report.runs) else 0
+
+
+def _rows(
+    peers: Sequence[Peer], environments: Mapping[str, Environment], kept: Sequence[Run], options: argparse.Namespace
+) -> Iterator[list[Run]]:
+    """Everything that is to be measured, and what came of it, a part at a time."""
+    if "hang" in options.parts:
+        rows = [(peer, kind) for kind in options.kinds for peer in peers if missing(peer, kind, options, kept)]
+        quiet = [row for row in rows if row[1] not in BURNS_CPU]
+        if options.lanes > 1 and len(quiet) > 1:
+            yield from in_lanes(quiet, kept, options)
+            rows = [row for row in rows if row not in quiet]
+        for peer, kind in rows:
+            for limit_s in missing(peer, kind, options, kept):
+                runs = list(hangs(peer, environments[peer.environment], kind, limit_s, options))
+                yield runs
+                if _never(runs):  # which makes the longer ones needless
+                    break
+    if "wrong" in options.parts:
+        for peer in peers:
+            yield from ([run] for run in wrongs(peer, environments[peer.environment], kept, options))
+
+
+def _save(report: Report, options: argparse.Namespace) -> None:
+    """In the order of the peers, whichever was through first."""
+    names = [peer.name for peer in PEERS]
+    report.runs.sort(key=lambda run: (names.index(run["peer"]), run["limit_s"] or 0) if "peer" in run else (-1, 0))
+    report.tables = recovery_tables.tables(report.runs)
+    command.save(report, options)
 
 
 def _options() -> argparse.Namespace:
@@ -93,22 +112,36 @@ def _options() -> argparse.Namespace:
 # --- a worker is hung -----------------------------------------------------------------------------------------------
 
 
-def hangs(peer: Peer, environment: Environment, kind: str, options: argparse.Namespace) -> Iterator[Run]:
-    """Every run of this peer and kind. A limit at which nothing was replaced makes the longer ones needless."""
-    for limit_s in _limits(peer, options):
-        row = {"part": "hang", "peer": peer.name, "title": peer.title, "kind": kind, "limit_s": limit_s}
-        if limit_s is not None and (why := peer.refuses(limit_s)):
-            yield {**row, "refused": why}
-            continue
-        chance = random.Random(f"{options.seed} {peer.name} {kind} {limit_s}")
-        cap_s = max(options.cap, CAP_LIMITS * (limit_s or 0))
-        runs: list[Run] = []
-        for run in _row(peer, environment, kind, limit_s, options.runs, cap_s, chance):
-            say(f"recovery: {peer.name}, {kind}, limit {_limit(limit_s)}, run {len(runs) + 1}: {_short(run)}")
-            runs.append(run)
-            yield {**row, "cap_s": cap_s, **run}
-        if runs and all("error" not in run and run["serving_s"] is None for run in runs):
-            return
+def missing(peer: Peer, kind: str, options: argparse.Namespace, kept: Sequence[Run]) -> list[float | None]:
+    """The limits at which this is still to be measured: none behind one at which nothing was replaced."""
+    wanted = []
+    for limit_s in sorted(options.limits) if peer.has_limit else [None]:
+        row = ("hang", peer.name, kind, limit_s)
+        had = [run for run in kept if (run.get("part"), run.get("peer"), run.get("kind"), run.get("limit_s")) == row]
+        if _never(had):
+            break
+        if len(had) < options.runs and not any("refused" in run for run in had):
+            wanted.append(limit_s)
+    return wanted
+
+
+def _never(runs: Sequence[Run]) -> bool:
+    return bool(runs) and all(run.get("serving_s", 0) is None for run in runs)  # a failed run has no such time at all
+
+
+def hangs(
+    peer: Peer, environment: Environment, kind: str, limit_s: float | None, options: argparse.Namespace
+) -> Iterator[Run]:
+    """Every run of one row."""
+    row = {"part": "hang", "peer": peer.name, "title": peer.title, "kind": kind, "limit_s": limit_s}
+    if limit_s is not None and (why := peer.refuses(limit_s)):
+        yield {**row, "refused": why}
+        return
+    chance = random.Random(f"{options.seed} {peer.name} {kind} {limit_s}")
+    cap_s = max(options.cap, CAP_LIMITS * (limit_s or 0))
+    for number, run in enumerate(_row(peer, environment, kind, limit_s, options.runs, cap_s, chance), 1):
+        say(f"recovery: {peer.name}, {kind}, limit {_limit(limit_s)}, run {number}: {_short(run)}")
+        yield {**row, "cap_s": cap_s, **run}
 
 
 def _row(
@@ -138,10 +171,6 @@ def _row(
             yield {"error": f"{type(error).__name__}: {error}"}
 
 
-def _limits(peer: Peer, options: argparse.Namespace) -> Sequence[float | None]:
-    return sorted(options.limits) if peer.has_limit else [None]
-
-
 def _limit(limit_s: float | None) -> str:
     return "none to set" if limit_s is None else f"{limit_s:g} s"
 
@@ -157,9 +186,9 @@ def _short(run: Run) -> str:
 # --- several at a time ----------------------------------------------------------------------------------------------
 
 
-def in_lanes(rows: Sequence[tuple[Peer, str]], options: argparse.Namespace) -> list[Run]:
-    """Each row in a command like this one, so many at a time; their runs. All are ended with us."""
-    waiting, found = list(rows), []
+def in_lanes(rows: Sequence[tuple[Peer, str]], kept: Sequence[Run], options: argparse.Namespace) -> Iterator[list[Run]]:
+    """Each row in a command like this one, so many at a time; the runs of each. All are ended with us."""
+    waiting = list(rows)
     under_way: list[tuple[subprocess.Popen[bytes], Path, Peer, str]] = []
     with tempfile.TemporaryDirectory(prefix="su-lanes-") as scratch:
         try:
@@ -167,10 +196,11 @@ def in_lanes(rows: Sequence[tuple[Peer, str]], options: argparse.Namespace) -> l
                 while waiting and len(under_way) < options.lanes:
                     peer, kind = waiting.pop(0)
                     path = Path(scratch) / f"{peer.name}-{kind}.json"
-                    under_way.append((subprocess.Popen(_lane(peer, kind, path, options), cwd=ROOT), path, peer, kind))
+                    words = _lane(peer, kind, missing(peer, kind, options, kept), path, options)
+                    under_way.append((subprocess.Popen(words, cwd=ROOT), path, peer, kind))
                 for lane in [lane for lane in under_way if lane[0].poll() is not None]:
                     under_way.remove(lane)
-                    found += _runs_of(*lane)
+                    yield _runs_of(*lane)
                 time.sleep(0.2)
         finally:
             for process, *_ in under_way:
@@ -178,11 +208,11 @@ def in_lanes(rows: Sequence[tuple[Peer, str]], options: argparse.Namespace) -> l
             for process, *_ in under_way:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(60)
-    order = [(peer.name, kind) for peer, kind in rows]
-    return sorted(found, key=lambda run: order.index((run["peer"], run["kind"])))
 
 
-def _lane(peer: Peer, kind: str, path: Path, options: argparse.Namespace) -> list[str]:
+def _lane(
+    peer: Peer, kind: str, limits_s: Sequence[float | None], path: Path, options: argparse.Namespace
+) -> list[str]:
     words = [
         sys.executable,
         "-m",
@@ -197,7 +227,7 @@ def _lane(peer: Peer, kind: str, path: Path, options: argparse.Namespace) -> lis
     ]
     words += ["--only", peer.name, "--kinds", kind, "--runs", str(options.runs), "--seed", str(options.seed)]
     words += ["--cap", str(options.cap), "--cache", str(options.cache)]
-    return [*words, "--limits", *map(str, options.limits)]
+    return [*words, "--limits", *[str(limit_s or 0) for limit_s in limits_s]]  # 0: it has none, and is not asked
 
 
 def _runs_of(process: subprocess.Popen[bytes], path: Path, peer: Peer, kind: str) -> list[Run]:
@@ -212,13 +242,15 @@ def _runs_of(process: subprocess.Popen[bytes], path: Path, peer: Peer, kind: str
 # --- nobody is to be ended ------------------------------------------------------------------------------------------
 
 
-def wrongs(peer: Peer, environment: Environment, options: argparse.Namespace) -> Iterator[Run]:
+def wrongs(peer: Peer, environment: Environment, kept: Sequence[Run], options: argparse.Namespace) -> Iterator[Run]:
     """Every load at every limit; nothing of a peer that has no check: it ends nobody."""
     if not peer.has_limit:
         return
     for load in options.loads:
         for limit_s in sorted(options.limits):
             row = {"part": "wrong", "peer": peer.name, "title": peer.title, "load": load, "limit_s": limit_s}
+            if any(row.items() <= run.items() for run in kept):
+                continue
             if why := peer.refuses(limit_s):
                 yield {**row, "refused": why}
                 continue

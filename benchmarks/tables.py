@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks.report import NONE, Table
 
 PAGE = ROOT / "docs" / "benchmarks.rst"
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_YET = "Not measured yet."
+WIDTH = 120
 TOLD = [  # whose versions a reader wants to know, in this order; all of them are in the file
     *("supervisor-uvicorn", "supervisor", "superlance", "supervisor-checks", "uvicorn", "uvicorn-worker", "gunicorn"),
     *("granian", "hypercorn", "circus", "uvloop", "httptools"),
@@ -60,7 +61,7 @@ def section(measured: Mapping[str, Any]) -> str:
         table = Table(**values)
         rows = [[_cell(cell) for cell in row] for row in table.rows]
         lines = Table(table.title, table.columns, rows).lines()
-        notes = _escaped(" ".join(table.notes))
+        notes = _wrapped(_escaped(" ".join(table.notes)))
         parts.append("\n".join([f"**{_escaped(table.title)}**", "", *lines, *(["", notes] if notes else [])]))
     return "\n\n".join(parts) + "\n"
 
@@ -76,7 +77,7 @@ def about(measured: Mapping[str, Any]) -> str:
         f"Versions: {', '.join(versions(measured['versions']))}.",
         "Options: " + ", ".join(f"{key} {_value(value)}" for key, value in measured["options"].items()) + ".",
     ]
-    return _escaped("\n".join(lines))
+    return "\n".join(_wrapped(_escaped(line)) for line in lines)
 
 
 def versions(installed: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -87,6 +88,10 @@ def versions(installed: Mapping[str, Mapping[str, str]]) -> list[str]:
         if its:
             found.append(f"{name} {' and '.join(its)}")
     return found
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _value(value: object) -> str:

@@ -52,19 +52,29 @@ def main() -> int:
     """0: measured, whatever came out; 1: some run failed (see the file)."""
     command.end_on_term()
     options = _options()
-    report = Report("upgrade", command.told(options))
+    report = Report("upgrade", command.told(options), runs=command.kept(options))
+    kept = report.runs[:]
     peers = [peer for peer in PEERS if peer.name in options.only]
     environments = command.prepared(peers, options, report)
     try:
         for peer in [peer for peer in peers if peer.environment in environments]:
-            for run in runs(peer, environments[peer.environment], options):
+            for run in runs(peer, environments[peer.environment], kept, options):
                 report.runs.append(run)
+                _save(report, options)
     except KeyboardInterrupt:
         return command.INTERRUPTED
     finally:
-        report.tables = tables(report.runs)
+        _save(report, options)
         command.finish(report, options)
     return 1 if any("error" in run for run in report.runs) else 0
+
+
+def _save(report: Report, options: argparse.Namespace) -> None:
+    """In the order of the peers, also where some were kept."""
+    names = [peer.name for peer in PEERS]
+    report.runs.sort(key=lambda run: names.index(run["peer"]) if "peer" in run else -1)
+    report.tables = tables(report.runs)
+    command.save(report, options)
 
 
 def _options() -> argparse.Namespace:
@@ -77,11 +87,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def runs(peer: Peer, environment: Environment, options: argparse.Namespace) -> Iterator[Run]:
-    """Every run of this peer, each on a site of its own."""
+def runs(peer: Peer, environment: Environment, kept: Sequence[Run], options: argparse.Namespace) -> Iterator[Run]:
+    """Every run of this peer that is not among those that are ``kept``, each on a site of its own."""
     for kind in options.kinds:
         wanted = options.runs if peer.name in OURS else options.peer_runs
-        for number in range(1, wanted + 1):
+        had = sum((run.get("peer"), run.get("kind")) == (peer.name, kind) for run in kept)
+        for number in range(had + 1, wanted + 1):
             row = {"peer": peer.name, "title": peer.title, "how": peer.renewal, "kind": kind}
             try:
                 with peer.running(environment, Settings()) as site:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import recovery, recovery_tables, tables, upgrade, wrong_kills
-from benchmarks.peers import supervised
+from benchmarks.peers import hypercorn, supervised, uvicorn_workers
 from benchmarks.report import Report, Table, percentile, summary
 
 HUNG = {"part": "hang", "peer": "p", "title": "P", "kind": "sleep", "limit_s": 2.0, "cap_s": 60.0, "others": 0}
@@ -87,6 +88,18 @@ def test_recovery_failed_runs_are_counted_and_nothing_else() -> None:
 def test_recovery_limits_that_are_refused_or_cannot_be_set() -> None:
     assert row([{**HUNG, "refused": "why"}])["shortest"] == "refused: why"
     assert row([{**NEVER, "limit_s": None}])["limit"] == "cannot be set"
+
+
+def test_what_is_still_to_be_measured() -> None:
+    options = argparse.Namespace(limits=[5.0, 1.0, 2.0], runs=1)
+    ours = {**GONE, "peer": supervised.OURS_QUICK.name}
+    assert recovery.missing(supervised.OURS_QUICK, "sleep", options, []) == [1.0, 2.0, 5.0]
+    assert recovery.missing(supervised.OURS_QUICK, "sleep", options, [ours]) == [1.0, 5.0]
+    assert recovery.missing(supervised.OURS_QUICK, "spin", options, [ours]) == [1.0, 2.0, 5.0]
+    assert recovery.missing(uvicorn_workers.PEER, "sleep", options, [{**NEVER, "peer": "uvicorn-workers"}]) == [1.0]
+    assert recovery.missing(hypercorn.PEER, "sleep", options, []) == [None]
+    never = {**NEVER, "peer": "hypercorn", "limit_s": None}
+    assert recovery.missing(hypercorn.PEER, "sleep", options, [never]) == []
 
 
 def test_our_limit_takes_a_pulse_of_half_of_it() -> None:
