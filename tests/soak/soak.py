@@ -58,9 +58,13 @@ class Pace:
 
     @classmethod
     def of(cls, minutes: float) -> Pace:
-        """An hour's pace, or a quick one where there are only some minutes."""
+        """An hour's pace, or a quick one where there are only some minutes.
+
+        The hour warms up for a third of its time, in which the listener's history becomes full (200 entries,
+        report/history.py): two for each restart, and one or two for each roll.
+        """
         if minutes >= 10:
-            return cls(5.0, (15.0, 60.0), 240.0, 300.0, 30_000, "600:300")
+            return cls(5.0, (8.0, 20.0), 180.0, minutes * 20.0, 60_000, "150:60")
         return cls(1.0, (4.0, 9.0), 35.0, 15.0, 400_000, "40:20")
 
     @property
