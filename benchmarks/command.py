@@ -95,14 +95,16 @@ def versions(peer: Peer, installed: dict[str, str]) -> str:
     return ", ".join(f"{one} {installed.get(one, '?')}" for one in asked)
 
 
-def kept(options: argparse.Namespace) -> list[dict[str, Any]]:
+def resume(report: Report, options: argparse.Namespace) -> None:
     """With ``--resume`` the runs of before that did not fail; a benchmark skips the rows that they make."""
     if not options.resume or options.json is None or not options.json.exists():
-        return []
+        return
     before = json.loads(options.json.read_text())
     if before["commit"] != commit():
         say(f"kept runs are of commit {before['commit']}, this is {commit()}")
-    return [run for run in before["runs"] if "error" not in run]
+    report.runs = [run for run in before["runs"] if "error" not in run]
+    report.versions = before["versions"]
+    report.began = before["began"]
 
 
 def told(options: argparse.Namespace) -> dict[str, Any]:

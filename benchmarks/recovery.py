@@ -51,7 +51,8 @@ def main() -> int:
     """0: measured, whatever came out; 1: some run failed (see the file)."""
     command.end_on_term()
     options = _options()
-    report = Report("recovery", command.told(options), runs=command.kept(options))
+    report = Report("recovery", command.told(options))
+    command.resume(report, options)
     environments = command.prepared([peer for peer in PEERS if peer.name in options.only], options, report)
     peers = [peer for peer in PEERS if peer.name in options.only and peer.environment in environments]
     try:

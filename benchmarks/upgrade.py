@@ -52,7 +52,8 @@ def main() -> int:
     """0: measured, whatever came out; 1: some run failed (see the file)."""
     command.end_on_term()
     options = _options()
-    report = Report("upgrade", command.told(options), runs=command.kept(options))
+    report = Report("upgrade", command.told(options))
+    command.resume(report, options)
     kept = report.runs[:]
     peers = [peer for peer in PEERS if peer.name in options.only]
     environments = command.prepared(peers, options, report)
