@@ -91,7 +91,7 @@ def main() -> int:
     report = Report("cost", command.told(options))
     try:
         environment = prepare(ENVIRONMENT, REQUIREMENTS, options.cache, fresh=options.fresh)
-        report.versions[ENVIRONMENT] = environment.versions
+        report.versions[ENVIRONMENT] = {name.replace("_", "-"): one for name, one in environment.versions.items()}
         for kind, sizes in ((REAL, options.real), (STAND_IN, options.standins)):
             for size in sizes:
                 for run in site_of(kind, size, environment, options):
