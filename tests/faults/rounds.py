@@ -12,7 +12,7 @@ from harness import processes
 
 from faults.arena import Arena
 from faults.injection import do_harmless, make_sick
-from faults.oracle import Done, Facts, Judgement, judge
+from faults.oracle import CLOSED_AFTER_S, Done, Facts, Judgement, judge
 from faults.plan import Fault, Round
 from faults.surroundings import trouble
 
@@ -143,6 +143,7 @@ def _help(arena: Arena, facts: Facts) -> None:
             facts.trouble.append(f"{done.worker} (pid {done.pid}) is killed by the campaign: nobody else did")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(done.pid, signal.SIGKILL)
+            time.sleep(CLOSED_AFTER_S)  # its clients hear of it in this round
     if all(done.gone for done in facts.sick):
         words = {name: arena.said.verdicts.get(pid) for name, pid in arena.workers().items()}
         facts.trouble.append(f"not everybody was called healthy again, or replaced, in time: {words}")
