@@ -98,6 +98,10 @@ SURROUNDINGS = (
     *(f"listener-killed-{step}" for step in STEPS),
 )
 
+PINS_LOST = ("listener-", "memory-", "proc-")
+"""Beginnings of those in which the listener may have to pin everybody anew. A worker that spins meanwhile cannot be:
+that is a blind spot (docs/how-it-works.rst), and the campaign does not ask for what is not promised."""
+
 RECOVERY_S = 35.0
 """After trouble with supervisord: a remedy that was called off is tried again after 5 s, doubling while the same brake
 holds it (policy.py), so after 10 s of trouble within 20 s; one in doubt after the next roster; a new listener pins
@@ -191,11 +195,14 @@ def _how_many(chance: random.Random, left: int) -> int:
 
 def _ill(chance: random.Random, deck: _Deck, number: int, trouble: Fault | None) -> tuple[Fault, ...]:
     found: list[Fault] = []
-    paused = trouble is not None and trouble.what == "supervisord-paused"
+    around = trouble.what if trouble is not None else ""
+    paused, blind = around == "supervisord-paused", around.startswith(PINS_LOST)
     for worker in chance.sample(WORKERS, number):
         failing = sum(SICK[fault.what].peers for fault in found)
         # Where more than half fail it is panic, and nobody is to be restarted: that is among the harmless.
         allowed = [k for k, its in SICK.items() if not (its.operator and paused) and not (its.peers and failing >= 2)]
+        if blind:
+            allowed.remove("spin")
         found.append(Fault(deck.draw(allowed), round(chance.uniform(0, 3), 2), worker))
     return tuple(found)
 
