@@ -29,6 +29,9 @@ LINGERING_S = 10.0
 LOOKS_BEFORE_SLIPS = 3
 """TICKs: what starts slowly, or begins as a wrapper, is no slip of the pen."""
 
+REFUSED_AGAIN_LOOKS = 12
+"""TICKs until everybody whom the kernel did not show us is tried again: a refusal can pass."""
+
 REPLIES_KEPT = 50
 
 AWAITED_S = 0.2
@@ -174,8 +177,13 @@ class Watch:
         running = {
             member.worker: member for member in members if member.state is State.RUNNING and member.worker is not None
         }
-        self._unpinnable = {worker: why for worker, why in self._unpinnable.items() if worker in running}
-        self._hidden &= running.keys()
+        again = full and self._full_looks % REFUSED_AGAIN_LOOKS == 0
+        self._unpinnable = {
+            worker: why
+            for worker, why in self._unpinnable.items()
+            if worker in running and (why in _BY_CHOICE or not again)
+        }
+        self._hidden = set() if again else self._hidden & running.keys()
         targets = []
         for worker, member in running.items():
             past = self._past(member)
@@ -287,11 +295,12 @@ class Watch:
         if sight.trouble and not sight.pinnable and worker is not None:
             self._unpinnable.setdefault(worker, sight.trouble)
         why = sight.trouble or (self._unpinnable.get(worker, "") if worker else "")
-        if self._said.get(f"trouble {member.name}", "") == why:
+        key = f"trouble {member.name}"
+        if not why and sight.pinned:
+            self._said.pop(key, None)
+        if not why or self._said.get(key) == (worker, why):  # the latter: it was tried again, and refused again
             return []
-        self._said[f"trouble {member.name}"] = why
-        if not why:
-            return []
+        self._said[key] = worker, why
         if why in _BY_CHOICE:
             return [events.TicksAlone(member.name, f"is watched by its ticks alone: {_BY_CHOICE[why]}", why, worker)]
         return [events.Error(member.name, f"is watched by its ticks alone: {why}", reason="not pinned", worker=worker)]

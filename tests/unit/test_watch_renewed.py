@@ -11,11 +11,11 @@ import pytest
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, WorkerId
 from supervisor_uvicorn.operations import Reply
-from supervisor_uvicorn.probe.target import HEAD_LIMIT, Sight, Target
+from supervisor_uvicorn.probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Sight, Target
 from supervisor_uvicorn.report import events
 from supervisor_uvicorn.settings import ListenSettings, Settings
 from supervisor_uvicorn.supervisord.request import MOST_AGE_S, Request
-from supervisor_uvicorn.watch import LOOKS_BEFORE_SLIPS, Snapshot, Watch
+from supervisor_uvicorn.watch import LOOKS_BEFORE_SLIPS, REFUSED_AGAIN_LOOKS, Snapshot, Watch
 
 OLD, NEW = Settings(path="/old"), Settings(path="/new")
 ME = WorkerId("web:web-0", os.getpid(), proc.born(os.getpid()))
@@ -178,3 +178,29 @@ def test_a_request_to_reload_is_handed_on_once_it_is_fresh() -> None:
     site.watch.reply(Reply("a", "reload", True, "nothing has changed"))
     site.watch.ask(fresh.text(), Snapshot((MEMBER,), 1.0), 1.0, 100.0)
     assert site.asked == ["a"], "it was answered: an event can come twice"
+
+
+# -- who was refused -------------------------------------------------------------------------------------------------
+
+
+def test_who_was_refused_is_tried_again_and_told_once() -> None:
+    site = Site()
+    site.pins.sight = Sight(pinnable=False, trouble="refused by the kernel")
+    told = [event for _ in range(3 * REFUSED_AGAIN_LOOKS) for event in site.look(full=True)]
+    assert len([event for event in told if event.kind == "error"]) == 1
+    asked = [bool(targets) for targets, _ in site.pins.looks]
+    assert asked.count(True) == 4, asked  # at first, and once for each twelve TICKs
+    site.pins.sight = Sight(True, lag_s=0.001)
+    for _ in range(REFUSED_AGAIN_LOOKS):
+        site.look(full=True)
+    assert site.watch.ledger.programs["web"].workers["web:web-0"].pinned
+    site.pins.sight = Sight(pinnable=False, trouble="refused by the kernel")
+    assert "error" in [event.kind for event in site.look(full=True)], "another series"
+
+
+def test_what_was_chosen_is_not_tried_again() -> None:
+    site = Site()
+    site.pins.sight = Sight(pinnable=False, trouble=LIMIT_CONCURRENCY)
+    for _ in range(3 * REFUSED_AGAIN_LOOKS):
+        site.look(full=True)
+    assert [bool(targets) for targets, _ in site.pins.looks].count(True) == 1
