@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has started us in its background, and what is ignored is ignored by every child as well (signal(7)): the
     # tests that press Ctrl-C would wait for ever.
