@@ -5,8 +5,9 @@ pulse is sent (h11 stops reading behind a request, so that it would look silent)
 loop. UNREAD: the probe's deadline has passed and its head is still unread; it is a pulse like any other, but when it
 is read at last the connection is of no more use. SETTLING: an answer has come whole, and the next head was begun at
 once; but an application may go on behind its answer (clean-up, a task in the background), and h11 reads nothing
-meanwhile. So this head says nothing until it has been read twice; where that takes long, the connection is given up
-and pinned anew.
+meanwhile, but for one more read. So this head says something until it was read once, and then nothing until it was read
+twice, which is seen to within milliseconds (pins.py ``recheck``); where that takes long, the connection is given up and
+pinned anew.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Pin:
             self._reads_to_settle -= 1
             if not self._reads_to_settle:
                 self.phase = Phase.PULSE
-        elif self.phase is Phase.SETTLING and self._clock() - self.unread_since > _SETTLE_S:
+        elif self._is_paused and self._clock() - self.unread_since > _SETTLE_S:
             self.lost = "the application goes on behind its answer"
 
     def _check_head_of_probe(self) -> None:
@@ -155,15 +156,21 @@ class Pin:
     @property
     def late_since(self) -> float | None:
         """Since when something is unread that speaks for the loop."""
-        return None if self.phase is Phase.SETTLING else self.unread_since
+        return None if self._is_paused else self.unread_since
+
+    @property
+    def _is_paused(self) -> bool:
+        """May the worker have stopped reading here, behind a request that its application has not finished? Not
+        before it has read once since its answer."""
+        return self.phase is Phase.SETTLING and self._reads_to_settle < _READS_TO_SETTLE
 
     @property
     def wants_recheck(self) -> bool:
-        """Something is unread, a handshake waits for the worker, or a probe's head is not known to be read."""
+        """Something is unread, a handshake waits for the worker, or a probe has not ended."""
         if self.lost:
             return False
         if self.phase is Phase.ASKING:
-            return not self._head_was_read
+            return True
         return self.unread_since is not None or not self._link.open_for_bytes
 
     # -- sending -------------------------------------------------------------------------------------------------

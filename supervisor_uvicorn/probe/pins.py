@@ -86,11 +86,19 @@ class Pins:
         return {target.worker: self._sight(target) for target in targets}
 
     def recheck(self) -> None:
-        """A fine look at the unread pins only, so that lag is measured finely. To be called at ``recheck_at``."""
+        """A fine look at the unread pins only, so that lag is measured finely. To be called at ``recheck_at``.
+
+        After an answer the next head is settled here as well, in milliseconds: until then it says nothing of the loop,
+        and one that begins to spin before it does could not be pinned anew.
+        """
         soon = self._clock() + _TOGETHER_S
         for pin in list(self._pins.values()):
             if pin.wants_recheck and pin.recheck_at <= soon:
                 self._check(pin, confirm=False)
+                if pin.phase is Phase.SETTLING and not pin.lost:
+                    pin.pulse()
+                    if pin.lost:
+                        self._drop(pin)
 
     @property
     def recheck_at(self) -> float | None:
