@@ -35,7 +35,7 @@ def test_it_is_found(http: str, after_s: float) -> None:
 
 
 def wait_probed(site: Supervisord, link: object) -> None:
-    """Until it has just answered a probe, by its access log; its connection to us is used meanwhile, or it would end."""
+    """Until it has just answered a probe, by its access log; ours is used meanwhile, or uvicorn would end it."""
     log = site.scratch / "web-1.out"
     before = log.read_text().count("/health")
     asked_at = time.monotonic()
