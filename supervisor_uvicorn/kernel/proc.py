@@ -51,7 +51,7 @@ class Kin:
     pgid: int
 
 
-def _understood(read: Callable[_P, _T]) -> Callable[_P, _T]:
+def understood(read: Callable[_P, _T]) -> Callable[_P, _T]:
     """What no Linux writes is a :class:`KernelError`, too: a sandbox writes a ``/proc`` of its own."""
 
     @wraps(read)
@@ -67,13 +67,13 @@ def _understood(read: Callable[_P, _T]) -> Callable[_P, _T]:
 # -- what everybody may read -----------------------------------------------------------------------------------------
 
 
-@_understood
+@understood
 def born(pid: int) -> int:
     """Start time in clock ticks since boot (``stat``, field 22): with the pid it names a process for ever."""
     return int(_stat(f"/proc/{pid}/stat")[19])
 
 
-@_understood
+@understood
 def ticks(pid: int) -> Ticks:
     """The main thread's counters: voluntary context switches, CPU seconds (user and system), seconds without a CPU."""
     path = f"/proc/{pid}/task/{pid}"
@@ -123,7 +123,7 @@ class Usage:
     threads: int
 
 
-@_understood
+@understood
 def usage(pid: int) -> Usage:
     """CPU, resident memory (``statm``; pages that it shares are counted in each process) and threads."""
     fields = _stat(f"/proc/{pid}/stat")
@@ -133,7 +133,7 @@ def usage(pid: int) -> Usage:
     )
 
 
-@_understood
+@understood
 def descriptor_limit(pid: int) -> int | None:
     """RLIMIT_NOFILE, the soft one; None where it is unlimited. From ``limits``, which asks for no right."""
     for line in _read(f"/proc/{pid}/limits").splitlines():
@@ -149,7 +149,7 @@ def cmdline(pid: int) -> list[str]:
     return [os.fsdecode(part) for part in data.removesuffix(b"\0").split(b"\0")] if data else []
 
 
-@_understood
+@understood
 def process_table() -> dict[int, Kin]:
     """Every process that we are shown, with its parent and process group: one pass over ``/proc``."""
     table: dict[int, Kin] = {}
@@ -276,7 +276,7 @@ def is_epoll(link: str) -> bool:
     return link == _EVENTPOLL
 
 
-@_understood
+@understood
 def epoll_watched_inodes(pid: int, links: Mapping[int, str] | None = None) -> frozenset[int]:
     """Inodes of all sockets that the process' event loops watch. ``links``: its :func:`descriptors` of just now."""
 
@@ -308,7 +308,7 @@ def wchan(pid: int) -> str:
         return ""
 
 
-@_understood
+@understood
 def syscall(pid: int) -> tuple[int, tuple[int, ...]] | None:
     """The system call in which the main thread is blocked, and its six arguments; None where it runs.
 

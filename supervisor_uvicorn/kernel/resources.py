@@ -28,6 +28,7 @@ def descriptor_count(pid: int) -> int:
     return counted or len(proc.descriptor_numbers(pid))
 
 
+@proc.understood
 def descendants(pid: int) -> list[int]:
     """Children, their children, and so on, each once. By ``task/TID/children`` (CONFIG_PROC_CHILDREN), some 10 us a
     thread; where the kernel has no such file, by a pass over all of ``/proc``."""
@@ -69,6 +70,7 @@ def _children(pid: int) -> list[int] | None:
     return found
 
 
+@proc.understood
 def proportional_bytes(pid: int) -> int:
     """Pss of ``smaps_rollup`` (Linux 4.14): what is shared with others is counted in parts. Takes the owner's rights,
     and some milliseconds for a large process, whose page faults wait meanwhile: not for every look."""

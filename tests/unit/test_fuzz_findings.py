@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from supervisor_uvicorn.kernel import proc
+from supervisor_uvicorn.kernel import proc, resources
 from supervisor_uvicorn.kernel.errors import KernelError
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
 from supervisor_uvicorn.settings_file import SettingsError, read_sections
@@ -165,3 +165,10 @@ def test_a_name_on_the_board_is_fit_for_a_terminal_in_every_complaint() -> None:
         with_usage(body, 0.0)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
+
+
+def test_a_smaps_rollup_of_a_sandbox_is_an_error_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in (b"Pss:\n", b"Pss: many kB\n", b"nothing\n"):
+        monkeypatch.setattr(proc, "with_rights", lambda pid, read, text=text: text)
+        with pytest.raises(KernelError):
+            resources.proportional_bytes(1)
