@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ("test_metrics", "test_notify", "test_reload", "test_spin", "test_status", "test_usage", "test_verbs")
+"""Of tests/integration, what runs in the second of two runs, so that both take about as long."""
+
+NO_TESTS = ("integration", "acceptance", "apps", "harness", "__pycache__")
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +31,32 @@ def main(arguments: list[str]) -> int:
         install_wrk()
     python = prepare("test,bench,explain" if acceptance else "test")
     unpack_prometheus()
-    return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT).returncode
+    if arguments:
+        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT).returncode
+    return run_in_two(python)
+
+
+def run_in_two(python: Path) -> int:
+    """Everything, in two runs beside each other: most tests wait for real processes. Both outputs, one after the other;
+    the last line sums them up."""
+    integration = sorted((ROOT / "tests" / "integration").glob("test_*.py"))
+    beside = [path for path in integration if path.stem.startswith(BESIDE)]
+    others = [path for path in integration if path not in beside]
+    rest = [path for path in sorted((ROOT / "tests").iterdir()) if path.is_dir() and path.name not in NO_TESTS]
+    second = [python, "-m", "pytest", *rest, *beside]
+    with tempfile.TemporaryFile("w+") as output:
+        run = subprocess.Popen(second, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            first_code = subprocess.run([python, "-m", "pytest", *others], cwd=ROOT).returncode
+            second_code = run.wait()
+        finally:
+            if run.poll() is None:
+                run.send_signal(signal.SIGINT)  # pytest ends what its tests have started
+                run.wait()
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout)
+    print(f"exit codes of the two runs: {first_code} and {second_code}", flush=True)
+    return first_code or second_code
 
 
 def prepare(extras: str) -> Path:
