@@ -194,7 +194,8 @@ def arena(socket: str, chance: random.Random, stop: threading.Event, logs: Path 
 
 def _site(socket: str) -> Supervisord:
     """TCP: stock uvicorn. Unix: on h11, without the rpcinterface. TLS: ``serve`` on h11 and asyncio."""
-    options = f"--no-access-log --limit-max-requests {MAX_REQUESTS}"
+    # A worker that is stopped, or has no CPU, for 5 s would close a kept connection on which the next request comes.
+    options = f"--no-access-log --limit-max-requests {MAX_REQUESTS} --timeout-keep-alive 120"
     extra = "autorestart=true\nstopwaitsecs=5"
     if socket == "unix":
         program = Program(socket="unix", uvicorn=f"{options} --http h11", extra=extra)

@@ -70,7 +70,12 @@ class Pace:
     @property
     def program(self) -> Program:
         environment = {"FAULTY_LEAK_BYTES": str(self.leak_bytes)}
-        return Program(module=SERVE, uvicorn="--no-access-log", environment=environment, extra="autorestart=true")
+        return Program(
+            module=SERVE,
+            uvicorn="--no-access-log --timeout-keep-alive 120",
+            environment=environment,
+            extra="autorestart=true",
+        )
 
     @property
     def listen(self) -> str:
