@@ -61,7 +61,7 @@ from .supervisord.request import KIND
 from .supervisord.rpc import SHUTDOWN_STATE, BadAnswer, Fault, Rpc, RpcError, Unauthorized
 from .supervisord.vigil import NO_TICK_S, Sign, Vigil
 from .threads import Crew, guarded
-from .usage import Measured, Meter
+from .usage import Measured, Meter, still_known
 from .watch import Snapshot, Watch, workers
 
 STANDBY_S = 2.0
@@ -263,10 +263,10 @@ class Listener:
                 half_s = settings.pulse_s / 2
             for reply in replies:
                 watch.reply(reply)
-            if now - measured.at > FRESH_S:  # whoever measures has stopped: what was known is not known any more
-                if measured.at:
-                    self._tell_once(NOT_MEASURED)
-                measured = Measured()
+            known = still_known(measured, now)
+            if known is not measured and measured.at:
+                self._tell_once(NOT_MEASURED)
+            measured = known
             told = [event for data in requests for event in watch.ask(data, snapshot, now, time.time())]
             decision, more = watch.look(
                 now, snapshot, full=full, due_s=max(due_s, half_s), outcomes=outcomes, usages=measured.usages

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .kernel import proc, resources
 from .kernel.connections import Connection, Connections
 from .kernel.errors import Gone, KernelError
+from .limits import FRESH_S
 from .model import Member, State, Usage, WorkerId
 from .settings import Settings
 
@@ -23,6 +24,11 @@ class Measured:
     at: float = 0.0  # monotonic: when the measuring began
     usages: Mapping[WorkerId, Usage] = field(default_factory=dict)
     queues: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+
+
+def still_known(measured: Measured, now: float) -> Measured:
+    """``measured``, or nothing where it is too old: whoever measures hangs, and nothing is known any more."""
+    return measured if now - measured.at <= FRESH_S else Measured(measured.at)
 
 
 class Meter:

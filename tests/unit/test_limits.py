@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor_uvicorn.limits import Over, age_limit_s, counted, megabytes, over
+from supervisor_uvicorn.limits import FRESH_S, Over, age_limit_s, counted, megabytes, over
 from supervisor_uvicorn.model import Usage, WorkerId
 from supervisor_uvicorn.settings import Settings
 from supervisor_uvicorn.settings_limits import MaxAge, MaxFds, age, descriptors, size
+from supervisor_uvicorn.usage import Measured, still_known
 
 MB = 1024**2
 WORKER = WorkerId("web:web-0", 4711, 99)
@@ -129,3 +130,10 @@ def test_megabytes() -> None:
         "300 MB",
         "117738 MB",
     ]
+
+
+def test_what_was_measured_too_long_ago_is_not_known_any_more() -> None:
+    measured = Measured(1000.0, {WORKER: USAGE}, {"web": ((1, 2048),)})
+    assert still_known(measured, 1000.0 + FRESH_S) is measured
+    gone = still_known(measured, 1000.1 + FRESH_S)
+    assert (gone.at, dict(gone.usages), dict(gone.queues)) == (1000.0, {}, {})
