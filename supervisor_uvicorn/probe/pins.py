@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from supervisor_uvicorn.kernel.errors import KernelError, Refused, Unavailable
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, WorkerId
-from supervisor_uvicorn.probe.acquire import Acquirer
+from supervisor_uvicorn.probe.acquire import MOST_KEPT_BUSY, Acquirer
 from supervisor_uvicorn.probe.link import Link
 from supervisor_uvicorn.probe.pin import Phase, Pin
 from supervisor_uvicorn.probe.target import Sight, Target
@@ -24,7 +24,9 @@ _HANDSHAKE_S = 0.005  # of one look, for the TLS handshakes that it has begun
 _TOGETHER_S = 0.0005  # rechecks this close to each other are made in one go: each wake-up costs more than the check
 _SHORT_LIFE_S = 5.0
 _HANDSHAKES = 2
-_MOST_FRUITLESS = 3  # one attempt of 24 connects misses an idle worker of four about once in ten times
+# One attempt of 24 connects misses an idle worker of four about once in ten times; among many, whose next connection
+# goes to whichever wakes first, the last one takes about six connects for each worker there, at some 12 a look:
+_MOST_FRUITLESS, _FRUITLESS_PER_WORKER = 3, 0.5
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -215,14 +217,15 @@ class Pins:
         until = self._clock() + _ACQUIRE_S
         new: list[Pin] = []
         for address, unpinned in missing.items():
+            workers = sum(target.address == address for target in wanted)
             # A connection that waits is looked at in any case: while it waits it is evidence.
-            if may_acquire and self._is_promising(address, unpinned, ask=ask):
-                most_connects = 4 * sum(target.address == address for target in wanted) + 8
+            if may_acquire and self._is_promising(address, unpinned, workers, ask=ask):
+                most_connects = 4 * workers + 8
             elif address in self._acquirer.queued:
                 most_connects = 0
             else:
                 continue
-            keep_busy = functools.partial(self._keep_busy, address)
+            keep_busy = functools.partial(self._keep_busy, address) if workers <= MOST_KEPT_BUSY else None
             gain = self._acquirer.acquire(address, unpinned, most_connects, until, keep_busy)
             self.connects += gain.connects
             new += gain.pins
@@ -237,10 +240,10 @@ class Pins:
             pin.is_due = pin.target.eager
         self._shake_hands(new)
 
-    def _is_promising(self, address: Address, unpinned: Sequence[Target], *, ask: bool) -> bool:
+    def _is_promising(self, address: Address, unpinned: Sequence[Target], workers: int, *, ask: bool) -> bool:
         """False where the last attempts gained nothing and nobody new is missing, until the next TICK."""
         tries, tried = self._fruitless.get(address, (0, frozenset()))
-        if tries < _MOST_FRUITLESS:
+        if tries < max(_MOST_FRUITLESS, _FRUITLESS_PER_WORKER * workers):
             tried = frozenset()
         return ask or any(target.worker not in tried | self._short_lived for target in unpinned)
 

@@ -28,6 +28,21 @@ _STATES = {
 }
 
 
+# What we keep of each answer, which is what _process and _config read:
+_OF_ALL = frozenset({"name", "group", "stderr_logfile", "stdout_logfile"})
+_OF_A_PROCESS = _OF_ALL | {"state", "statename", "pid", "start", "exitstatus", "spawnerr", "now"}
+_OF_A_CONFIG = _OF_ALL | {
+    "command",
+    "stopwaitsecs",
+    "startsecs",
+    "killasgroup",
+    "stopsignal",
+    "startretries",
+    "autorestart",
+    "uid",
+}
+
+
 @dataclass(frozen=True)
 class ProcessInfo:
     """``getProcessInfo``. ``start`` and ``now`` are whole seconds of supervisord's wall clock; ``pid`` 0 is no process.
@@ -79,7 +94,7 @@ class Supervisord:
 
     def processes(self) -> list[ProcessInfo]:
         """All processes, in supervisord's order (``getAllProcessInfo``)."""
-        answer = self.rpc.call("supervisor.getAllProcessInfo", idempotent=True)
+        answer = self.rpc.call("supervisor.getAllProcessInfo", idempotent=True, only=_OF_A_PROCESS)
         return [_process(struct) for struct in _structs(answer, "getAllProcessInfo")]
 
     def process(self, name: str) -> ProcessInfo:
@@ -89,7 +104,7 @@ class Supervisord:
 
     def configs(self) -> dict[str, ProcessConfig]:
         """The configuration of every process by its ``group:name`` (``getAllConfigInfo``)."""
-        answer = self.rpc.call("supervisor.getAllConfigInfo", idempotent=True)
+        answer = self.rpc.call("supervisor.getAllConfigInfo", idempotent=True, only=_OF_A_CONFIG)
         configs = [_config(struct) for struct in _structs(answer, "getAllConfigInfo")]
         return {config.name: config for config in configs}
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import io
 import select
 import socket
 import time
@@ -32,6 +31,7 @@ from supervisor_uvicorn.supervisord.server_url import shown
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 DEADLINE_S = 5.0
 MOST_WORDS = 2000  # characters of an error
+_READ_BYTES = 16 * 1024
 
 # supervisor 4.3.0 and 4.2.5, xmlrpc.py ``Faults``: those that we act on
 UNKNOWN_METHOD = 1
@@ -47,6 +47,8 @@ SPAWN_ERROR = 50
 ALREADY_STARTED = 60
 NOT_RUNNING = 70
 STILL_RUNNING = 91
+
+_OF_A_FAULT = frozenset({"faultCode", "faultString"})
 
 
 class RpcError(Exception):
@@ -200,18 +202,26 @@ class Rpc:
         if connection is not None:
             connection.close()
 
-    def call(self, method: str, *params: Any, idempotent: bool = False, deadline_s: float | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        *params: Any,
+        idempotent: bool = False,
+        deadline_s: float | None = None,
+        only: frozenset[str] | None = None,
+    ) -> Any:
         """Call ``method`` ("supervisor.getState") and return its result.
 
         ``idempotent`` allows a second sending over a fresh connection where the kept one turns out to be dead.
-        ``deadline_s`` overrides the client's own, in seconds. Raises :class:`RpcError` and its kinds; ``TypeError`` or
+        ``deadline_s`` overrides the client's own, in seconds. Of each struct in the answer only the members ``only``
+        are kept; None: all. Raises :class:`RpcError` and its kinds; ``TypeError`` or
         ``OverflowError`` for parameters that XML-RPC cannot carry (None, an int beyond 31 bits).
         """
         if self._observe is None:
-            return self._call(method, params, idempotent, deadline_s)
+            return self._call(method, params, idempotent, deadline_s, only)
         began, answered = time.monotonic(), False
         try:
-            result = self._call(method, params, idempotent, deadline_s)
+            result = self._call(method, params, idempotent, deadline_s, only)
             answered = True
         except Fault:
             answered = True
@@ -220,7 +230,14 @@ class Rpc:
             self._observe(time.monotonic() - began, answered)
         return result
 
-    def _call(self, method: str, params: tuple[Any, ...], idempotent: bool, deadline_s: float | None) -> Any:
+    def _call(
+        self,
+        method: str,
+        params: tuple[Any, ...],
+        idempotent: bool,
+        deadline_s: float | None,
+        only: frozenset[str] | None,
+    ) -> Any:
         # A lone surrogate (a byte that was no UTF-8) cannot be sent; "?" stands in its place.
         body = xmlrpc.client.dumps(params, method).encode("utf-8", "replace")
         until = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
@@ -228,7 +245,9 @@ class Rpc:
             connection, kept = self._connect(until)
             before_bytes = connection.timed.received_bytes
             try:
-                return _result(self._exchange(connection, body, method), method)
+                answer = _Answer(method, only)
+                self._exchange(connection, body, method, answer)
+                return answer.result()
             except Fault:
                 raise  # a whole answer, and the connection is as good as before
             except RpcError:
@@ -297,26 +316,24 @@ class Rpc:
                 return sock
         raise problem
 
-    def _exchange(self, connection: _Connection, body: bytes, method: str) -> bytes:
-        """Send ``body`` and return the body of the answer, whole."""
+    def _exchange(self, connection: _Connection, body: bytes, method: str, answer: _Answer) -> None:
+        """Send ``body`` and give ``answer`` the body of what comes, whole."""
         connection.request("POST", "/RPC2", body, self._http_headers)
         response = connection.getresponse()
         if response.status == 401:
             raise Unauthorized(self._why_unauthorized())
         if response.status != 200:
             raise BadAnswer(f"{self.server_url} answered {method} with HTTP {response.status} {response.reason}")
-        parts = io.BytesIO()
-        while part := response.read(64 * 1024):
-            parts.write(part)
-            if parts.tell() > MAX_ANSWER_BYTES:
+        while part := response.read(_READ_BYTES):
+            answer.feed(part)
+            if answer.size_bytes > MAX_ANSWER_BYTES:
                 raise BadAnswer(f"{self.server_url} answered {method} with more than {MAX_ANSWER_BYTES} bytes")
         if response.length:  # read(n) does not say that the peer left early
             raise ConnectionResetError(f"closed with {response.length} bytes still to come")
-        if response.length is None and not response.chunked and not parts.tell():
+        if response.length is None and not response.chunked and not answer.size_bytes:
             raise ConnectionResetError("closed in the middle of the head")  # http.client takes such a head for whole
         if response.will_close:
             self.close()
-        return parts.getvalue()
 
     # -- words for people
 
@@ -362,17 +379,60 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _result(answer: bytes, method: str) -> Any:
-    try:
-        values, called = xmlrpc.client.loads(answer)
-    except xmlrpc.client.Fault as fault:
+class _Reader(xmlrpc.client.Unmarshaller):
+    """Lets go of the members of a struct that nobody asked for as soon as the struct is whole.
+
+    supervisord tells some forty of each process (``getAllConfigInfo``): what is live at once is what the memory of this
+    process grows by for good with each worker.
+    """
+
+    def __init__(self, only: frozenset[str] | None) -> None:
+        super().__init__()
+        # how xmlrpc.client finds the method for an end tag; its own table is the class's, for all
+        self.dispatch = {**self.dispatch, "struct": lambda _, data: self._end_struct(only, data)}
+
+    def _end_struct(self, only: frozenset[str] | None, data: str) -> None:
+        super().end_struct(data)
+        struct = self._stack[-1]
+        if only is not None and isinstance(struct, dict):
+            self._stack[-1] = {name: struct[name] for name in struct if name in only or name in _OF_A_FAULT}
+
+
+class _Answer:
+    """The answer to one call, read piece by piece: the whole text beside its values would be live for nothing."""
+
+    def __init__(self, method: str, only: frozenset[str] | None = None) -> None:
+        self._method = method
+        self._reader = _Reader(only)
+        self._parser = xmlrpc.client.ExpatParser(self._reader)
+        self.size_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """The next piece; raises :class:`BadAnswer`."""
+        self.size_bytes += len(data)
         try:
-            code = int(fault.faultCode)
-        except (TypeError, ValueError, OverflowError):
-            raise BadAnswer(f"the answer to {method} is a fault without a number: {fault.faultCode!r}") from None
-        raise Fault(code, str(fault.faultString)) from None
-    except Exception as error:  # expat and the unmarshaller raise a dozen kinds for garbage
-        raise BadAnswer(f"the answer to {method} is not XML-RPC: {type(error).__name__} {error}") from error
-    if called is not None or len(values) != 1:
-        raise BadAnswer(f"the answer to {method} is XML-RPC, but not an answer")
-    return values[0]
+            self._parser.feed(data)
+        except Exception as error:  # expat and the unmarshaller raise a dozen kinds for garbage
+            raise self._garbage(error) from error
+
+    def result(self) -> Any:
+        """Its value, when all has come; raises :class:`Fault`, or :class:`BadAnswer`."""
+        try:
+            self._parser.close()
+            values, called = self._reader.close(), self._reader.getmethodname()
+        except xmlrpc.client.Fault as fault:
+            try:
+                code = int(fault.faultCode)
+            except (TypeError, ValueError, OverflowError):
+                raise BadAnswer(
+                    f"the answer to {self._method} is a fault without a number: {fault.faultCode!r}"
+                ) from None
+            raise Fault(code, str(fault.faultString)) from None
+        except Exception as error:
+            raise self._garbage(error) from error
+        if called is not None or len(values) != 1:
+            raise BadAnswer(f"the answer to {self._method} is XML-RPC, but not an answer")
+        return values[0]
+
+    def _garbage(self, error: Exception) -> BadAnswer:
+        return BadAnswer(f"the answer to {self._method} is not XML-RPC: {type(error).__name__} {error}")

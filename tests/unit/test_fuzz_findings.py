@@ -18,7 +18,7 @@ from supervisor_uvicorn.settings_limits import size
 from supervisor_uvicorn.supervisord import quick
 from supervisor_uvicorn.supervisord.board import Board, Note
 from supervisor_uvicorn.supervisord.calls import Supervisord
-from supervisor_uvicorn.supervisord.rpc import MOST_WORDS, BadAnswer, Fault, Rpc, RpcError, _result
+from supervisor_uvicorn.supervisord.rpc import MOST_WORDS, BadAnswer, Fault, Rpc, RpcError, _Answer
 from supervisor_uvicorn.verbs.stored import BadPage
 from supervisor_uvicorn.verbs.usage import with_usage
 
@@ -96,8 +96,10 @@ def test_a_fault_of_infinity_is_no_answer() -> None:
         b"<methodResponse><fault><value><struct><member><name>faultCode</name><value><double>inf</double></value>"
         b"</member><member><name>faultString</name><value>x</value></member></struct></value></fault></methodResponse>"
     )
+    answer = _Answer("supervisor.getState")
+    answer.feed(xml)
     with pytest.raises(BadAnswer, match="a fault without a number"):
-        _result(xml, "supervisor.getState")
+        answer.result()
 
 
 class Played(Rpc):
