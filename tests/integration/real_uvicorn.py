@@ -37,11 +37,14 @@ class Program:
         arguments: Sequence[str] = (),
         options: Options = NORMAL,
         app: str = "faulty:app",
+        command: Sequence[str] = (),
     ) -> None:
+        """``command``: another server than uvicorn, on the socket that is its descriptor 0."""
         self.log_path = scratch / "workers.log"
         self.options = options
         self.arguments = [*arguments]
         self.app = app
+        self.command = [*command]
         self.listening = socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET)
         if family == "unix":
             self.address = Address("unix", path=str(scratch / "socket"))
@@ -56,7 +59,8 @@ class Program:
             self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [python(), "-m", "uvicorn", "--fd", "0", "--app-dir", str(APPS), *self.arguments, self.app]
+        uvicorn = [python(), "-m", "uvicorn", "--fd", "0", "--app-dir", str(APPS), *self.arguments, self.app]
+        command = self.command or uvicorn
         environment = {key: value for key, value in os.environ.items() if not key.startswith("UVICORN_")}
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(

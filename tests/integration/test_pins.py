@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from supervisor_uvicorn.model import Address, Options, WorkerId
 from supervisor_uvicorn.probe import Pins, Sight, Target
 from supervisor_uvicorn.probe.acquire import Acquirer
 
+ROOT = Path(__file__).parents[2]
 LOOPS = ["asyncio", *(["uvloop"] if about()["uvloop"] else [])]
 PARSERS = ["h11", *(["httptools"] if about()["httptools"] else [])]
 FAMILIES = ["tcp", "unix"]
@@ -378,6 +380,38 @@ def test_attempts_that_gain_nothing_wait_for_a_tick(tmp_path: Path) -> None:
                 assert sights[targets[1].worker] == Sight()
                 driver.look(ask=True)
                 assert spent < driver.pins.connects <= spent + 4 * 2 + 8
+        finally:
+            stranger.kill()
+            stranger.wait()
+
+
+MANY = [sys.executable, "-S", str(ROOT / "benchmarks" / "standin.py")]
+
+
+def test_many_are_all_pinned(tmp_path: Path, figures: Callable[..., None]) -> None:
+    with running(tmp_path, count=32, command=MANY) as program, driving(program.targets()) as driver:
+        driver.until(lambda sights: all(sight.pinned for sight in sights.values()), "all pinned", 120)
+        figures(connects=driver.pins.connects, looks=len(driver.seen))
+
+
+def test_among_many_more_attempts_are_made(tmp_path: Path) -> None:
+    """The last one of twelve is not given up after three looks, and yet not tried for ever."""
+    with running(tmp_path, count=11, command=MANY) as program:
+        stranger = subprocess.Popen(["sleep", "300"])
+        try:
+            program.processes.append(stranger)
+            targets = program.targets()
+            program.processes.remove(stranger)
+            with driving(targets) as driver:
+                accepting = [target.worker for target in targets[:-1]]
+                driver.until(lambda sights: all(sights[worker].pinned for worker in accepting), "the real ones", 120)
+                looks, spent = 0, -1
+                while spent != driver.pins.connects and looks < 20:
+                    spent = driver.pins.connects
+                    driver.look()
+                    looks += 1
+                # Half as many as there are workers; one more that gained nothing may have been among those before.
+                assert looks - 1 in (5, 6)
         finally:
             stranger.kill()
             stranger.wait()

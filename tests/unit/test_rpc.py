@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from supervisor_uvicorn.model import State
+from supervisor_uvicorn.supervisord import calls as calls_module
 from supervisor_uvicorn.supervisord import rpc as rpc_module
 from supervisor_uvicorn.supervisord.calls import ProcessConfig, ProcessInfo, Supervisord
 from supervisor_uvicorn.supervisord.preflight import explain_absence, explain_failure
@@ -226,6 +227,50 @@ def test_a_stopped_supervisord_costs_one_deadline_and_the_client_recovers(home: 
             process.send_signal(signal.SIGCONT)
         rpc.deadline_s = DEADLINE_S
         assert calls.pid() == process.pid
+
+
+# -- what is kept of an answer
+
+
+def test_what_is_kept_of_an_answer_is_what_is_read() -> None:
+    """A member that is read and not kept would always have its default."""
+
+    class Asked(dict[str, object]):
+        def get(self, name: str, otherwise: object = None) -> object:  # type: ignore[override]
+            self[name] = otherwise
+            return otherwise
+
+    process, config = Asked(), Asked()
+    calls_module._process(process)
+    calls_module._config(config)
+    assert set(process) == calls_module._OF_A_PROCESS
+    assert set(config) == calls_module._OF_A_CONFIG
+
+
+def test_only_some_members_are_kept() -> None:
+    answer = xmlrpc.client.dumps(([{"a": 1, "b": [{"a": 2, "c": 3}]}, {"c": 4}],), methodresponse=True).encode()
+
+    def serve(peer: socket.socket) -> None:
+        for _ in range(2):
+            read_request(peer)
+            peer.sendall(http(answer))
+
+    with Peer(serve) as server, Rpc(server.url, deadline_s=DEADLINE_S) as rpc:
+        assert rpc.call("x", only=frozenset({"a", "b"})) == [{"a": 1, "b": [{"a": 2}]}, {}]
+        assert rpc.call("x") == [{"a": 1, "b": [{"a": 2, "c": 3}]}, {"c": 4}]
+
+
+def test_a_fault_is_one_whatever_is_kept() -> None:
+    fault = xmlrpc.client.dumps(xmlrpc.client.Fault(10, "BAD_NAME"), methodresponse=True).encode()
+
+    def serve(peer: socket.socket) -> None:
+        read_request(peer)
+        peer.sendall(http(fault))
+
+    with Peer(serve) as server, Rpc(server.url, deadline_s=DEADLINE_S) as rpc:
+        with pytest.raises(Fault) as caught:
+            rpc.call("x", only=frozenset({"name"}))
+        assert caught.value.code == 10
 
 
 # -- peers that do everything wrong
