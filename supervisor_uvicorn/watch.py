@@ -30,7 +30,8 @@ LOOKS_BEFORE_SLIPS = 3
 """TICKs: what starts slowly, or begins as a wrapper, is no slip of the pen."""
 
 REFUSED_AGAIN_LOOKS = 12
-"""TICKs until everybody whom the kernel did not show us is tried again: a refusal can pass."""
+"""TICKs until everybody whom the kernel did not show us is tried again: a refusal can pass. (Whose descriptors were
+closed to us, and are not any more, is tried at the next TICK.)"""
 
 REPLIES_KEPT = 50
 
@@ -178,12 +179,15 @@ class Watch:
             member.worker: member for member in members if member.state is State.RUNNING and member.worker is not None
         }
         again = full and self._full_looks % REFUSED_AGAIN_LOOKS == 0
+        shown = {
+            worker for worker in self._hidden & running.keys() if full and (again or not why_unreadable(worker.pid))
+        }
         self._unpinnable = {
             worker: why
             for worker, why in self._unpinnable.items()
-            if worker in running and (why in _BY_CHOICE or not again)
+            if worker in running and (why in _BY_CHOICE or not (again or worker in shown))
         }
-        self._hidden = set() if again else self._hidden & running.keys()
+        self._hidden = (self._hidden & running.keys()) - shown
         targets = []
         for worker, member in running.items():
             past = self._past(member)
@@ -294,6 +298,8 @@ class Watch:
         worker = member.worker
         if sight.trouble and not sight.pinnable and worker is not None:
             self._unpinnable.setdefault(worker, sight.trouble)
+            if sight.trouble not in _BY_CHOICE and why_unreadable(worker.pid):
+                self._hidden.add(worker)
         why = sight.trouble or (self._unpinnable.get(worker, "") if worker else "")
         key = f"trouble {member.name}"
         if not why and sight.pinned:

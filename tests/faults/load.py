@@ -99,7 +99,8 @@ class Load:
             began = time.time()
             try:
                 if link is None:
-                    link, pid = connect(self._url, self._tls, self._timeout_s), None
+                    pid = None  # a handshake that fails is nobody's whom we know
+                    link = connect(self._url, self._tls, self._timeout_s)
                     self._links[number] = link
                 body, last = link.ask(request)
                 pid = int(json.loads(body)["pid"])

@@ -102,6 +102,9 @@ PINS_LOST = ("listener-", "memory-", "proc-")
 """Beginnings of those in which the listener may have to pin everybody anew. A worker that spins meanwhile cannot be:
 that is a blind spot (docs/how-it-works.rst), and the campaign does not ask for what is not promised."""
 
+PINNED_AGAIN_S = 12.0
+"""Pause behind such a round: whose descriptors can be read again is pinned at the next TICK."""
+
 RECOVERY_S = 35.0
 """After trouble with supervisord: a remedy that was called off is tried again after 5 s, doubling while the same brake
 holds it (policy.py), so after 10 s of trouble within 20 s; one in doubt after the next roster; a new listener pins
@@ -127,6 +130,11 @@ class Round:
     harmless: tuple[Fault, ...] = ()
     surroundings: Fault | None = None
     pause_s: float = 0.0  # before it, so that it begins at another moment between two TICKs
+
+    @property
+    def pins_lost(self) -> bool:
+        """May the listener have to pin everybody anew?"""
+        return self.surroundings is not None and self.surroundings.what.startswith(PINS_LOST)
 
     def bound_s(self, fault: Fault) -> float:
         """How long the restart of this sick worker may take, all that goes on beside it considered."""
@@ -182,7 +190,10 @@ def plan(seed: int, socket: str, faults: int, surroundings: Sequence[str] = SURR
         number = _how_many(chance, left)
         ill = _ill(chance, sick, number, trouble)
         well = _well(chance, harmless, ill, trouble) if chance.random() < 0.6 else ()
-        rounds.append(Round(len(rounds), ill, well, trouble, round(chance.uniform(0, TICK_S), 2)))
+        pause_s = round(chance.uniform(0, TICK_S), 2)
+        if rounds and rounds[-1].pins_lost:
+            pause_s += PINNED_AGAIN_S
+        rounds.append(Round(len(rounds), ill, well, trouble, pause_s))
         left -= number
     return rounds
 

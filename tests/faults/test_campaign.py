@@ -12,7 +12,7 @@ import pytest
 from faults.campaign import Campaign, as_object
 from faults.plan import SOCKETS
 
-SEED = int(os.environ.get("FAULTS_SEED", "2899"))  # all reasons, all four at once, and much of what surrounds them
+SEED = int(os.environ.get("FAULTS_SEED", "13"))  # silent and failing, a spin, five kinds of trouble around
 
 
 def play(seed: int, faults: int, figures: Callable[..., None]) -> None:
@@ -25,7 +25,6 @@ def play(seed: int, faults: int, figures: Callable[..., None]) -> None:
     assert summary.right + summary.void == summary.faults == faults
 
 
-@pytest.mark.acceptance  # until the campaign has been proven not to cry wolf on a crowded machine
 def test_twelve_faults(figures: Callable[..., None]) -> None:
     play(SEED, 12, figures)
 

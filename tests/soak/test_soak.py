@@ -23,7 +23,6 @@ def run(minutes: float, seed: int, figures: Callable[..., None]) -> dict[str, An
     return found
 
 
-@pytest.mark.acceptance  # until the campaign has been proven not to cry wolf on a crowded machine
 def test_a_minute(figures: Callable[..., None]) -> None:
     found = run(1, SEED, figures)
     assert found["found"] >= 2

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from supervisor_uvicorn import watch as watch_module
 from supervisor_uvicorn.kernel import proc
+from supervisor_uvicorn.kernel.selftest import Lack
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, WorkerId
 from supervisor_uvicorn.operations import Reply
 from supervisor_uvicorn.probe.target import HEAD_LIMIT, LIMIT_CONCURRENCY, Sight, Target
@@ -196,6 +198,23 @@ def test_who_was_refused_is_tried_again_and_told_once() -> None:
     assert site.watch.ledger.programs["web"].workers["web:web-0"].pinned
     site.pins.sight = Sight(pinnable=False, trouble="refused by the kernel")
     assert "error" in [event.kind for event in site.look(full=True)], "another series"
+
+
+def test_whose_descriptors_can_be_read_again_is_tried_at_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    lack = Lack("uid 1 may not read", "another user")
+    monkeypatch.setattr(watch_module, "why_unreadable", lambda pid: lack)
+    site.pins.sight = Sight(pinnable=False, trouble="refused by the kernel")
+    for _ in range(4):
+        site.look(full=True)
+    assert [bool(targets) for targets, _ in site.pins.looks] == [True, False, False, False]
+    monkeypatch.setattr(watch_module, "why_unreadable", lambda pid: None)
+    site.look()
+    assert not site.pins.looks[-1][0], "not before a TICK"
+    site.pins.sight = Sight(True, lag_s=0.001)
+    site.look(full=True)
+    assert site.pins.looks[-1][0]
+    assert site.watch.ledger.programs["web"].workers["web:web-0"].pinned
 
 
 def test_what_was_chosen_is_not_tried_again() -> None:
