@@ -19,7 +19,7 @@ from harness.supervisord import PLUGIN, SERVE, Program, Supervisord, free_port
 from harness.waiting import wait_for
 
 from faults.load import Load, connect
-from faults.plan import SILENT_AFTER_S, START_TIMEOUT_S, TICK_S, WORKERS
+from faults.plan import SILENT_AFTER_S, START_TIMEOUT_S, STOPWAIT_S, TICK_S, WORKERS
 from faults.rpc_proxy import RpcProxy
 from faults.trace import Event, Said, Truth, at, recycled
 
@@ -196,7 +196,7 @@ def _site(socket: str) -> Supervisord:
     """TCP: stock uvicorn. Unix: on h11, without the rpcinterface. TLS: ``serve`` on h11 and asyncio."""
     # A worker that is stopped, or has no CPU, for 5 s would close a kept connection on which the next request comes.
     options = f"--no-access-log --limit-max-requests {MAX_REQUESTS} --timeout-keep-alive 120"
-    extra = "autorestart=true\nstopwaitsecs=5"
+    extra = f"autorestart=true\nstopwaitsecs={STOPWAIT_S:g}"
     if socket == "unix":
         program = Program(socket="unix", uvicorn=f"{options} --http h11", extra=extra)
     elif socket == "tls":

@@ -6,10 +6,11 @@ All times are seconds since 1970.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 from faults.load import Lost
-from faults.plan import SICK, Round
+from faults.plan import SICK, STOPWAIT_S, Round
 from faults.trace import End, Event, at
 
 CLOSED_AFTER_S = 0.5
@@ -75,11 +76,34 @@ def judge(round_: Round, facts: Facts, listener: str) -> Judgement:
                 wrong.append(f"the listener (pid {end.pid}) has ended: {end.how}")
         elif end.pid not in demanded and end.pid not in facts.others:
             wrong.append(f"{end.name} (pid {end.pid}) has ended, and nothing demanded it: {end.how}")
+    wrong += _gently(round_, facts, restarts)
     sick, others, lost = whose(facts, restarts)
     wrong += [f"lost by a healthy worker: {one.how} {one.detail} (pid {one.pid})" for one in lost]
     wrong += [f"left over: {what}" for what in facts.left_over]
     wrong += [f"the campaign itself: {what}" for what in facts.trouble]
     return Judgement(lines, wrong, sick, others)
+
+
+def _gently(round_: Round, facts: Facts, restarts: dict[int, list[Event]]) -> Iterator[str]:
+    """What is not allowed though the right ones went: a wrong verdict, two away because of one, no time to drain."""
+    excused = {f"web:{harm.worker}" for harm in round_.harmless if harm.what == "debugger"}
+    demanded, panic = {done.pid for done in facts.sick}, any(harm.what == "all-500" for harm in round_.harmless)
+    for event in facts.events:
+        called = event["event"] == "verdict" and event.get("pid") not in demanded and event.get("worker") not in excused
+        if called and (event["verdict"] == "silent" or (event["verdict"] == "failing" and not panic)):
+            yield f"wrong verdict: {event['message']}"
+    back = {event["old_pid"]: at(event) for event in facts.events if event["event"] == "replaced"}
+    hows = {end.pid: end.how for end in facts.ends}
+    gone = {done.pid: done.gone or math.inf for done in facts.sick}
+    for pid, events in restarts.items():
+        if events[0]["reason"] != "failing":
+            continue
+        began = at(events[0])
+        if "SIGKILL" in hows.get(pid, "") and gone.get(pid, math.inf) - began < STOPWAIT_S - 0.5:
+            yield f"killed without the time to drain: pid {pid}"
+        away = [one for one, told in restarts.items() if one != pid and at(told[0]) <= began < back.get(one, 0.0)]
+        if away:
+            yield f"drained (pid {pid}) while another one was not back (pid {away[0]})"
 
 
 def _judge_fault(done: Done, restarts: list[Event], ended: set[int], facts: Facts) -> dict[str, object]:

@@ -17,6 +17,7 @@ START_TIMEOUT_S = 12.0
 PULSE_S = 1.0
 TICK_S = 5.0
 PROBE_TIMEOUT_S = 3.0
+STOPWAIT_S = 5.0
 ASKED_APART_S = 2.5  # of wrong answers asked closer together only the first counts (verdict.py)
 
 SLACK_S = 2.5

@@ -31,6 +31,11 @@ def replaced(pid: int) -> Event:
     return {"event": "replaced", "pid": pid + 100, "old_pid": pid, "time": stamp(BEGAN + 5)}
 
 
+def verdict(pid: int, words: str) -> Event:
+    return {"event": "verdict", "pid": pid, "verdict": words, "worker": "web:web-2", "message": f"pid {pid}",
+            "time": stamp(BEGAN + 1)}  # fmt: skip
+
+
 def facts(**how: Any) -> Facts:
     """One hung worker, pid 11, that was found and replaced as it should be."""
     done = Done("sleep", "web-1", 11, BEGAN, least_s=1.95, bound_s=5.5, gone=BEGAN + 2.6)
@@ -69,6 +74,10 @@ def test_what_is_right_is_called_right() -> None:
         (lambda f: f.lost.append(lost(None, 1.0)), "lost by a healthy worker"),
         (lambda f: f.lost.append(lost(None, 2.6, "refused")), "lost by a healthy worker"),
         (lambda f: f.left_over.append("processes [7]"), "left over"),
+        (lambda f: f.events.append(verdict(12, "silent")), "wrong verdict"),
+        (lambda f: f.events.append(verdict(12, "failing")), "wrong verdict"),
+        (lambda f: f.events.__setitem__(0, restart(11, 0.5, "failing")), "without the time to drain"),
+        (lambda f: f.events.extend([restart(12, 3.0, "failing")]), "while another one was not back (pid 11)"),
         (lambda f: f.trouble.append("no connection"), "the campaign itself"),
     ],
 )

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import platform
 import random
@@ -42,6 +43,7 @@ BOUNDS = {
 """What each may gain over the whole run after its warm-up: noise of the allocator, and a probe under way."""
 
 REACH_S = 1.0  # below silent_after: the peers are stopped meanwhile
+YOUNG_S = 10.0  # at most so old is a worker when it is first pinned
 LATE_S = 15.0  # more than its own bound a hang may take while its peers are being replaced
 
 
@@ -209,6 +211,11 @@ class Soak:
 
     # -- what was wrong --------------------------------------------------------------------------------------------
 
+    @property
+    def pinned_at(self) -> dict[int, float]:
+        """When each worker was first pinned: soon after it was started."""
+        return {event["pid"]: at(event) for event in reversed(self.said.events) if event["event"] == "pinned"}
+
     def _restarts(self) -> list[Event]:
         return [event for event in self.said.events if event["event"] == "restart"]
 
@@ -217,6 +224,7 @@ class Soak:
         for event in self._restarts():
             restarts.setdefault(event["pid"], []).append(event)
         hung = {done.pid for done in self.hung}
+        self.wrong += self._judge_recycling(restarts, hung)
         for pid, events in restarts.items():
             if not (events[0]["reason"] in RECYCLED or (events[0]["reason"] == "silent" and pid in hung)):
                 self.wrong.append(f"wrong restart: {events[0]['message']}")
@@ -238,6 +246,21 @@ class Soak:
         for name, its in self.trends().items():
             if not its.flat:
                 self.wrong.append(f"{name} has grown by {its.growth:g}, and {its.bound:g} is allowed")
+
+    def _judge_recycling(self, restarts: dict[int, list[Event]], hung: set[int]) -> Iterator[str]:
+        """Nobody is recycled before his time or without being asked for, and nobody well is called silent."""
+        least_s = float(self.pace.max_age.partition(":")[0])
+        for pid, events in restarts.items():
+            age_s = at(events[0]) - self.pinned_at.get(pid, -math.inf)
+            if events[0]["reason"] == "max_age" and age_s < least_s - YOUNG_S:
+                yield f"recycled for its age after {age_s:.1f} s: pid {pid}"
+        rolling = sum(events[0]["reason"] == "rolling" for events in restarts.values())
+        rolls_asked = len(self.rolled) + (self._rolling is not None)
+        if rolling > len(WORKERS) * rolls_asked:
+            yield f"{rolling} restarts in {rolls_asked} rolls"
+        for event in self.said.events:
+            if event["event"] == "verdict" and event["verdict"] in ("silent", "failing") and event["pid"] not in hung:
+                yield f"wrong verdict: {event['message']}"
 
     def _judge_hang(self, done: Done, restarts: list[Event]) -> Iterator[str]:
         what = f"{done.what} of {done.worker} (pid {done.pid})"

@@ -19,6 +19,7 @@ from fuzz.choices import Choices, edited
 from fuzz.target import Check, Target, for_a_terminal, holds
 from supervisor_uvicorn.model import State
 from supervisor_uvicorn.supervisord import quick
+from supervisor_uvicorn.supervisord import rpc as client
 from supervisor_uvicorn.supervisord.board import Board, Note, SharedSocket
 from supervisor_uvicorn.supervisord.calls import ProcessConfig, ProcessInfo, Supervisord
 from supervisor_uvicorn.supervisord.rpc import Rpc, RpcError, _TimedSocket
@@ -177,8 +178,10 @@ def _call(which: int, answer: bytes) -> None:
 
 
 def check_http(data: bytes) -> None:
-    """The first byte: which call; then the answer from its first byte on."""
-    _call(data[0] if data else 0, data[1:])
+    """The first byte: which call, and in which pieces; then the answer from its first byte on."""
+    first = data[0] if data else 0
+    with mock.patch.object(client, "_READ_BYTES", (16384, 7)[first // 16 % 2]):
+        _call(first, data[1:])
 
 
 def check_values(data: bytes) -> None:
@@ -241,6 +244,7 @@ RPC_HTTP = Target(
     (
         *(bytes([which]) + _http(_response(value)) for which, value in enumerate(_ANSWERS)),
         b"\x00" + _http(_response(_FAULT, fault=True)),
+        b"\x10" + _http(_response(_ANSWERS[0])),
         b"\x03HTTP/1.0 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
         b"\x04HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n<methodResponse>\r\n0\r\n\r\n",
         b"\x04HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n<",
