@@ -102,7 +102,7 @@ def resume(report: Report, options: argparse.Namespace) -> None:
     before = json.loads(options.json.read_text())
     if before["commit"] != commit():
         say(f"kept runs are of commit {before['commit']}, this is {commit()}")
-    report.runs = [run for run in before["runs"] if "error" not in run]
+    report.runs = [{"commit": before["commit"], **run} for run in before["runs"] if "error" not in run]
     report.versions = before["versions"]
     report.began = before["began"]
 

@@ -79,7 +79,9 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Whole or not at all; the directory is made."""
+        """Whole or not at all; the directory is made. Each run says at which commit it was made."""
+        now = commit()
+        self.runs = [{"commit": now, **run} for run in self.runs]
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(path.suffix + ".new")
         new.write_text(json.dumps(self.as_json(), indent=1) + "\n")

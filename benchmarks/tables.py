@@ -72,12 +72,18 @@ def about(measured: Mapping[str, Any]) -> str:
     memory = round(machine["memory_bytes"] / 1024**3)
     cores = f"{machine['cores']} cores ({machine['processor']}), {memory} GiB of memory"
     lines = [
-        f"Measured on {measured['began'].partition(' ')[0]} at commit {measured['commit'] or 'unknown'}.",
+        f"Measured on {measured['began'].partition(' ')[0]} at commit {commits(measured)}.",
         f"Machine: {cores}, {machine['kernel']}, Python {machine['python']}.",
         f"Versions: {', '.join(versions(measured['versions']))}.",
         "Options: " + ", ".join(f"{key} {_value(value)}" for key, value in measured["options"].items()) + ".",
     ]
     return "\n".join(_wrapped(_escaped(line)) for line in lines)
+
+
+def commits(measured: Mapping[str, Any]) -> str:
+    """Those of all runs: what was interrupted, and went on later, has several."""
+    found = [run.get("commit", measured["commit"]) for run in measured["runs"]] or [measured["commit"]]
+    return " and ".join(dict.fromkeys(one or "unknown" for one in found))
 
 
 def versions(installed: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import recovery, recovery_tables, tables, upgrade, wrong_kills
+from benchmarks import command, recovery, recovery_tables, tables, upgrade, wrong_kills
 from benchmarks.peers import hypercorn, supervised, uvicorn_workers
 from benchmarks.report import Report, Table, percentile, summary
 
@@ -160,6 +161,7 @@ def measured(**values: Any) -> dict[str, Any]:
         "versions": {"one": {"uvicorn": "1", "other": "9"}, "two": {"uvicorn": "2", "circus": "3"}},
         "options": {"runs": 10, "limits": [1, 2]},
         "tables": [table],
+        "runs": [],
         **values,
     }
 
@@ -171,6 +173,12 @@ def test_the_page_gets_the_tables_and_keeps_the_rest() -> None:
     assert "Versions: uvicorn 1 and 2, circus 3." in once
     assert once.partition(".. begin recovery")[0] == page.partition(".. begin recovery")[0]
     assert once.partition(".. end recovery")[2] == page.partition(".. end recovery")[2]
+
+
+def test_the_page_tells_every_commit() -> None:
+    assert "at commit abc." in tables.section(measured())
+    runs = [{"commit": "a1"}, {"commit": "b2"}, {"commit": "a1"}, {}]
+    assert "at commit a1 and b2 and abc." in tables.section(measured(runs=runs))
 
 
 def test_the_page_is_restructuredtext() -> None:
@@ -199,3 +207,17 @@ def test_a_report_is_written_whole(tmp_path: Path) -> None:
     report.tables = recovery_tables.tables(report.runs)
     report.write(tmp_path / "new" / "it.json")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["it.json"]
+
+
+def test_what_is_kept_of_a_run_before_keeps_its_commit(tmp_path: Path) -> None:
+    path = tmp_path / "it.json"
+    before = {"runs": [GONE, {**GONE, "commit": "b2"}, {"error": "no"}], "commit": "a1", "versions": {}, "began": "x"}
+    path.write_text(json.dumps(before))
+    report = Report("recovery", {})
+    command.resume(report, argparse.Namespace(resume=True, json=path))
+    report.runs.append(dict(GONE))
+    report.write(path)
+    kept = [run["commit"] for run in json.loads(path.read_text())["runs"]]
+    assert kept[:2] == ["a1", "b2"]
+    assert len(kept) == 3
+    assert kept[2] not in ("a1", "b2")
