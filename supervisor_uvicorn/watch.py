@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from .kernel import proc
 from .kernel.errors import Gone, KernelError, Refused
-from .kernel.selftest import why_unreadable
+from .kernel.selftest import why_exhausted, why_unreadable
 from .ledger import Decision, Ledger, Look, Outcome, Program, Remedy, Restart
 from .model import Evidence, HttpOutcome, Member, State, Ticks, Usage, Verdict, WorkerId
 from .operations import MOST_WORDS, Pauses, Reply, carry_out, paused_now, run_out, too_old
@@ -91,7 +91,7 @@ class Watch:
         watched = [member for member in snapshot.members if not member.not_watched]
         told = self._tell_roster(snapshot.members)
         if full:
-            told += self._tell_slips(snapshot.members)
+            told += self._tell_slips(snapshot.members) + self._tell_exhausted()
         evidence, troubles = self._evidence(watched, full, usages or {})
         told += troubles
         self.answers = tuple((worker, seen.http) for worker, seen in evidence.items() if seen.http is not None)
@@ -310,6 +310,12 @@ class Watch:
         if why in _BY_CHOICE:
             return [events.TicksAlone(member.name, f"is watched by its ticks alone: {_BY_CHOICE[why]}", why, worker)]
         return [events.Error(member.name, f"is watched by its ticks alone: {why}", reason="not pinned", worker=worker)]
+
+    def _tell_exhausted(self) -> list[events.Event]:
+        """That nothing can be seen for a lack of descriptors: once a series."""
+        lack = why_exhausted()
+        before, self._said["exhausted"] = self._said.get("exhausted"), lack is not None
+        return [] if lack is None or before else [events.Error("", str(lack), reason="descriptors")]
 
     def _tell_roster(self, members: tuple[Member, ...]) -> list[events.Event]:
         told: list[events.Event] = []

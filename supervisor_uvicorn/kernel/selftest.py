@@ -6,12 +6,13 @@ Nothing here raises: a lack is an answer. Watching goes on with what is left (ti
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from supervisor_uvicorn.kernel import proc
-from supervisor_uvicorn.kernel.errors import Gone, KernelError, Refused, Unavailable
+from supervisor_uvicorn.kernel.errors import Exhausted, Gone, KernelError, Refused, Unavailable
 from supervisor_uvicorn.kernel.rights import as_owner
 from supervisor_uvicorn.kernel.sock_diag import SockDiag
 
@@ -66,6 +67,21 @@ def why_unreadable(pid: int) -> Lack | None:
         return _refused(pid)
     except KernelError as error:
         return Lack(f"pid {pid} cannot be read: {error}", "see the message; a full descriptor table passes by itself")
+    return None
+
+
+def why_exhausted() -> Lack | None:
+    """None where a file can be opened; else what there is no more of. Some 20 us."""
+    try:
+        proc.born(os.getpid())
+    except Exhausted as error:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return Lack(
+            f"the listener can open no file ({error}); it may open {most}",
+            "raise minfds= in [supervisord], or the limit that supervisord was started with (ulimit -n, LimitNOFILE=)",
+        )
+    except KernelError:
+        return None  # not for a lack of descriptors
     return None
 
 

@@ -388,14 +388,17 @@ class _Reader(xmlrpc.client.Unmarshaller):
 
     def __init__(self, only: frozenset[str] | None) -> None:
         super().__init__()
-        # how xmlrpc.client finds the method for an end tag; its own table is the class's, for all
-        self.dispatch = {**self.dispatch, "struct": lambda _, data: self._end_struct(only, data)}
+        self._only = only
 
-    def _end_struct(self, only: frozenset[str] | None, data: str) -> None:
+    def end_struct(self, data: str) -> None:
         super().end_struct(data)
         struct = self._stack[-1]
-        if only is not None and isinstance(struct, dict):
-            self._stack[-1] = {name: struct[name] for name in struct if name in only or name in _OF_A_FAULT}
+        if self._only is not None and isinstance(struct, dict):
+            self._stack[-1] = {name: struct[name] for name in struct if name in self._only or name in _OF_A_FAULT}
+
+    # How xmlrpc.client finds the method for an end tag. A table of the class, not of each reader, which would hold
+    # itself alive through it, and the answer with it, until the garbage collector comes by.
+    dispatch = {**xmlrpc.client.Unmarshaller.dispatch, "struct": end_struct}  # type: ignore[dict-item]  # noqa: RUF012
 
 
 class _Answer:

@@ -106,10 +106,22 @@ that is a blind spot (docs/how-it-works.rst), and the campaign does not ask for 
 PINNED_AGAIN_S = 12.0
 """Pause behind such a round: whose descriptors can be read again is pinned at the next TICK."""
 
-RECOVERY_S = 35.0
-"""After trouble with supervisord: a remedy that was called off is tried again after 5 s, doubling while the same brake
-holds it (policy.py), so after 10 s of trouble within 20 s; one in doubt after the next roster; a new listener pins
-first."""
+RECOVERY_S = {
+    # A remedy that was called off is tried again after 5 s, doubling while the same brake holds it (policy.py), so
+    # after 10 s of trouble within 20 s; one in doubt after the next roster.
+    "supervisord-": 20.0,
+    "rpc-": 20.0,
+    # A new listener, or one that could not read /proc until now, pins first; the latter at the next TICK.
+    "listener-": 12.0,
+    "memory-": 12.0,
+    "proc-": 12.0,
+    # Nothing is lost; what could not be seen or done meanwhile is by the next looks.
+    "emfile": 5.0,
+    "cpu-": 5.0,
+    "log-": 2.0,
+    "clock-": 2.0,
+}
+"""How long after the end of trouble everything is as before, by how its name begins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,15 +153,26 @@ class Round:
         """How long the restart of this sick worker may take, all that goes on beside it considered."""
         kind = SICK[fault.what]
         others = [other for other in self.sick if other is not fault]
-        bound_s = kind.most_s
+        bound_s = kind.most_s if len(self.reasons(fault)) == 1 else max(kind.most_s, _FAILING.most_s)
         if kind.peers:  # drained only when all others are well again, and one at a time
             bound_s += max((other.at_s + SICK[other.what].most_s for other in others), default=0.0)
             bound_s += sum(harm.at_s + HARMLESS[harm.what] for harm in self.harmless)
             bound_s += sum(TICK_S for other in others if SICK[other.what].peers)  # judged anew by three answers
         bound_s += REPLACED_S * len(others)
         if self.surroundings is not None:
-            bound_s += self.surroundings.at_s + self.surroundings.for_s + RECOVERY_S
+            bound_s += self.surroundings.at_s + self.surroundings.for_s
+            bound_s += next(s for name, s in RECOVERY_S.items() if self.surroundings.what.startswith(name))
+            if kind.peers and self.pins_lost:
+                bound_s += 3 * TICK_S  # its three answers are counted anew
         return bound_s
+
+    def reasons(self, fault: Fault) -> tuple[str, ...]:
+        """What the listener may call it."""
+        slow = any(harm.what == "all-slow" for harm in self.harmless)
+        if fault.what == "spin" and slow:
+            # It began while a question was open, whose answer then never comes; and it cannot be pinned again.
+            return SICK[fault.what].reason, "failing"
+        return (SICK[fault.what].reason,)
 
     def least_s(self, fault: Fault) -> float:
         """How long it must take at least. TICKs follow the wall clock, and come closer together when that jumps."""

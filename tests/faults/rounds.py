@@ -91,7 +91,13 @@ def wait_quiet(arena: Arena, seconds: float) -> list[str]:
 def _steps(arena: Arena, round_: Round, facts: Facts) -> list[tuple[float, Steps]]:
     found: list[tuple[float, Steps]] = []
     for fault in round_.sick:
-        done = Done(fault.what, fault.worker, least_s=round_.least_s(fault), bound_s=round_.bound_s(fault))
+        done = Done(
+            fault.what,
+            fault.worker,
+            least_s=round_.least_s(fault),
+            bound_s=round_.bound_s(fault),
+            may_be=round_.reasons(fault)[1:],
+        )
         facts.sick.append(done)
         found.append((fault.at_s, make_sick(arena, fault, done, facts)))
     found += [(fault.at_s, do_harmless(arena, fault, facts)) for fault in round_.harmless]

@@ -25,7 +25,7 @@ Steps = Generator[None, None, None]
 CPU_CGROUP = Path("/sys/fs/cgroup/cpu")  # version 1
 CPU_SHARE = 0.04  # of one CPU, while the CPU is limited
 CLOCK_STEP_S = 3 * 3600.0
-MORE_BYTES = 1024**2  # of address space, while memory is limited
+MORE_BYTES = 0  # of address space, while memory is limited: what the listener has already it may use
 KILL_WAIT_S = 45.0  # for the step at which the listener is to be killed; some steps never come
 
 

@@ -31,6 +31,14 @@ def replaced(pid: int) -> Event:
     return {"event": "replaced", "pid": pid + 100, "old_pid": pid, "time": stamp(BEGAN + 5)}
 
 
+def killed_before_it_said(reason: str) -> Facts:
+    """The listener was killed between its order and the line that tells it; the next one tells what came of it."""
+    its = facts()
+    its.events = [event | {"reason": reason} for event in its.events if event["event"] == "replaced"]
+    its.listener_killed = frozenset({99})
+    return its
+
+
 def verdict(pid: int, words: str) -> Event:
     return {"event": "verdict", "pid": pid, "verdict": words, "worker": "web:web-2", "message": f"pid {pid}",
             "time": stamp(BEGAN + 1)}  # fmt: skip
@@ -54,6 +62,35 @@ def lost(pid: int | None, after_s: float, how: str = "unanswered") -> Lost:
 
 def test_what_is_right_is_called_right() -> None:
     assert wrong(facts()) == []
+
+
+def test_a_listener_killed_before_it_could_say_so() -> None:
+    assert wrong(killed_before_it_said("silent")) == []
+    assert wrong(killed_before_it_said("failing")) == ["as failing instead of silent"]
+    alone = killed_before_it_said("silent")
+    alone.listener_killed = frozenset()
+    assert wrong(alone) == ["the listener did not say that it restarts it"]
+
+
+def test_a_spin_beside_slow_answers_may_be_called_failing() -> None:
+    spin = Fault("spin", 1.0, "web-1")
+    slow = Round(0, (spin,), (Fault("all-slow", 0.0, "", 12.0),))
+    assert slow.reasons(spin) == ("silent", "failing")
+    assert slow.bound_s(spin) > Round(0, (spin,)).bound_s(spin)
+    assert Round(0, (spin,)).reasons(spin) == ("silent",)
+    its = facts()
+    its.events[0]["reason"] = "failing"
+    its.ends = [End("web-1", 11, "terminated by SIGTERM; not expected")]
+    assert wrong(its) == ["as failing instead of silent"]
+    its.sick[0].may_be = ("failing",)
+    assert wrong(its) == []
+
+
+def test_every_trouble_has_its_time_to_recover() -> None:
+    for what in SURROUNDINGS:
+        sleep = Fault("sleep", 0.0, "web-1")
+        alone, around = Round(0, (sleep,)), Round(0, (sleep,), surroundings=Fault(what, 1.0, for_s=4.0))
+        assert 5.0 < around.bound_s(sleep) - alone.bound_s(sleep) <= 25.0
 
 
 @pytest.mark.parametrize(

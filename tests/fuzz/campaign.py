@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"seed {args.seed}, {args.inputs} inputs for {len(chosen)} targets\n{_HEAD}", flush=True)
     rows: list[Row] = []
     interrupted = False
+    for number in (signal.SIGINT, signal.SIGTERM):  # the child under way is ended, and what there is by then is told
+        signal.signal(number, signal.default_int_handler)
     try:
         for target in chosen:
             count = max(1000, round(args.inputs * target.weight / every))

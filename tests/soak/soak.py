@@ -241,6 +241,8 @@ class Soak:
         self.wrong += [f"in the listener's log: {line}" for line in self.said.strange]
         if self.truth.pids.get(self.site.listener) != listener:
             self.wrong.append("the listener is another one than at first")
+        if not any(done.pid in restarts for done in self.hung):
+            self.wrong.append("not one hang was found")
         if not any(code == 0 for code in self.rolled):
             self.wrong.append(f"no roll was done: {self.rolled}")
         for name, its in self.trends().items():

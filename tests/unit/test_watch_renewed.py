@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from supervisor_uvicorn import watch as watch_module
-from supervisor_uvicorn.kernel import proc
+from supervisor_uvicorn.kernel import proc, selftest
+from supervisor_uvicorn.kernel.errors import Exhausted
 from supervisor_uvicorn.kernel.selftest import Lack
 from supervisor_uvicorn.model import Address, Answer, HttpOutcome, Member, State, WorkerId
 from supervisor_uvicorn.operations import Reply
@@ -180,6 +181,28 @@ def test_a_request_to_reload_is_handed_on_once_it_is_fresh() -> None:
     site.watch.reply(Reply("a", "reload", True, "nothing has changed"))
     site.watch.ask(fresh.text(), Snapshot((MEMBER,), 1.0), 1.0, 100.0)
     assert site.asked == ["a"], "it was answered: an event can come twice"
+
+
+def test_that_no_descriptor_is_left_is_said_once_a_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+
+    def said() -> list[str]:
+        return [event.message for event in site.look(full=True) if isinstance(event, events.Error)]
+
+    def exhausted(pid: int) -> int:
+        raise Exhausted("/proc/1/stat: Too many open files")
+
+    assert said() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(selftest.proc, "born", exhausted)
+        (words,) = said()
+        assert "Too many open files" in words
+        assert "minfds=" in words
+        assert said() == []
+    assert said() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(selftest.proc, "born", exhausted)
+        assert len(said()) == 1
 
 
 # -- who was refused -------------------------------------------------------------------------------------------------
