@@ -37,7 +37,7 @@ REQUIREMENTS = (CHECKOUT, "supervisor", "uvicorn[standard]", "prometheus-client"
 REAL, STAND_IN = "uvicorn", "stand-in"
 FAILURES = (*command.RUN_FAILURES, RpcError, KeyError)
 
-START_S = 120.0  # of a listener, until it has pinned all; how many it has by then is told
+START_S = 240.0  # of a listener, until it has pinned all; how many it has by then is told
 LOOKS_S = 15.0  # some 78 looks are enough for a mean
 TRACE_S = 8.0
 OWN_PULSE_LOOKS, OWN_FULL_LOOKS, OWN_FULL_EVERY_S = 50, 10, 1.0

@@ -101,7 +101,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=["hang", "wrong"], default=["hang", "wrong"])
     parser.add_argument("--runs", type=int, default=10, help="hangs for each row")
     parser.add_argument("--limits", type=float, nargs="+", default=[1, 2, 5, 30], metavar="S", help="in seconds")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["sleep", "spin"], help="of hangs")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["sleep", "gil", "spin"], help="of hangs")
     parser.add_argument("--loads", nargs="+", choices=wrong_kills.LOADS, default=list(wrong_kills.LOADS))
     parser.add_argument("--cap", type=float, default=60.0, metavar="S", help="what a hung worker is waited for")
     parser.add_argument("--load-seconds", type=float, default=30.0, metavar="S", help="of each load of the other side")

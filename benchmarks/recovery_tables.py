@@ -18,11 +18,12 @@ HUNG = [
     "longest",
     "spread",
     "serving",
+    "answered",
     "right pid",
     "others ended",
     "failed runs",
 ]
-WRONG = ["peer", "limit", "seconds", "requests", "busy", "wrongly ended"]
+WRONG = ["peer", "limit", "seconds", "requests", "failed", "busy", "wrongly ended"]
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -40,18 +41,21 @@ def _hung(kind: str, runs: Sequence[Run]) -> Table:
     table = Table(f"From hang to a new pid: a worker that hangs in '{kind}'", HUNG)
     table.notes = [
         "Seconds from the request that hangs to the process that serves in its place (shortest to spread), and to the",
-        "moment when as many workers serve as before (serving, median). Right pid: in how many runs the hung one went.",
+        "moment when as many workers serve as before (serving, median). Answered: how many of the new ones then answered",
+        "a request. Right pid: in how many runs the hung one went.",
         "A peer that replaced nobody at one limit was not tried at longer ones.",
     ]
     for (title, limit_s), of_row in _rows(runs):
         if refused := [run for run in of_row if "refused" in run]:
-            table.add(title, _limit(limit_s), 0, f"refused: {refused[0]['refused']}", *[NONE] * 7)
+            table.add(title, _limit(limit_s), 0, f"refused: {refused[0]['refused']}", *[NONE] * 8)
             continue
         done = [run for run in of_row if "error" not in run]
         failed = len(of_row) - len(done)
+        came = [run for run in done if run["serving_s"] is not None]
+        answered = f"{sum(run['answered'] for run in came)} of {len(came)}" if came else NONE
         right = f"{sum(run['right'] for run in done)} of {len(done)}"
         others = sum(run["others"] for run in done)
-        table.add(title, _limit(limit_s), len(done), *_lasted(done), right, others, failed or NONE)
+        table.add(title, _limit(limit_s), len(done), *_lasted(done), answered, right, others, failed or NONE)
     return table
 
 
@@ -90,13 +94,14 @@ def _wrong(load: str, runs: Sequence[Run]) -> Table:
     for (title, limit_s), of_row in _rows(runs):
         for run in of_row:
             if "refused" in run:
-                table.add(title, _limit(limit_s), NONE, NONE, NONE, f"refused: {run['refused']}")
+                table.add(title, _limit(limit_s), *[NONE] * 4, f"refused: {run['refused']}")
                 continue
             if "error" in run:
-                table.add(title, _limit(limit_s), NONE, NONE, NONE, "run failed")
+                table.add(title, _limit(limit_s), *[NONE] * 4, "run failed")
                 continue
             busy = " - ".join(f"{share:.2f}" for share in run["busy"]) if load == "saturation" else NONE
-            table.add(title, _limit(limit_s), f"{run['seconds']:g}", run["requests"], busy, run["ended"])
+            row = [f"{run['seconds']:g}", run["requests"], run["failed"], busy, run["ended"]]
+            table.add(title, _limit(limit_s), *row)
     return table
 
 

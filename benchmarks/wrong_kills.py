@@ -15,7 +15,7 @@ from typing import Any
 from harness import client, processes
 
 from benchmarks.command import RUN_FAILURES
-from benchmarks.peers.base import Site
+from benchmarks.peers.base import Site, Unwell
 
 LOADS = ("saturation", "blocks")
 EVERY_S = 0.1
@@ -45,6 +45,8 @@ def count(site: Site, load: str, limit_s: float, seconds: float) -> dict[str, An
     finally:
         lasts.end()
     took_s = time.monotonic() - began
+    if load == "saturation" and not lasts.requests:
+        raise Unwell("wrk got no answer at all")
     shares = [(processes.cpu_s(pid) - used[pid]) / took_s for pid in before if processes.alive(pid)]
     return {
         "seconds": round(took_s, 1),

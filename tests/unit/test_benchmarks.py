@@ -14,8 +14,8 @@ from benchmarks.peers import hypercorn, supervised, uvicorn_workers
 from benchmarks.report import Report, Table, percentile, summary
 
 HUNG = {"part": "hang", "peer": "p", "title": "P", "kind": "sleep", "limit_s": 2.0, "cap_s": 60.0, "others": 0}
-GONE = {**HUNG, "gone_s": 2.4, "new_pid_s": 2.5, "serving_s": 3.0, "right": True}
-NEVER = {**HUNG, "gone_s": None, "new_pid_s": None, "serving_s": None, "right": False}
+GONE = {**HUNG, "gone_s": 2.4, "new_pid_s": 2.5, "serving_s": 3.0, "right": True, "answered": True}
+NEVER = {**HUNG, "gone_s": None, "new_pid_s": None, "serving_s": None, "right": False, "answered": False}
 MACHINE = {"cores": 2, "processor": "a_b_ c", "memory_bytes": 2**33, "kernel": "Linux 6", "python": "3.11"}
 
 
@@ -73,6 +73,12 @@ def test_recovery_all_came() -> None:
 def test_recovery_never() -> None:
     found = row([NEVER, NEVER])
     assert (found["longest"], found["right pid"], found["median"]) == ("never in 60 s", "0 of 2", "-")
+
+
+def test_recovery_by_what_does_not_answer_is_shown() -> None:
+    (table,) = recovery_tables.tables([GONE, {**GONE, "answered": False}])
+    (cells,) = table.rows
+    assert dict(zip(table.columns, cells, strict=True))["answered"] == "1 of 2"
 
 
 def test_recovery_not_always_is_no_median() -> None:

@@ -205,3 +205,13 @@ def test_it_is_taken_for_uvicorn_and_ends_at_term(tmp_path: Path) -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_figures_of_fewer_workers_than_they_say_are_no_figures() -> None:
+    def reached(pinned: int) -> str:
+        run = {"kind": "uvicorn", "workers": 256, "listener": "own pulse", "pinned": pinned, "look_median_s": 0.01}
+        table = cost_tables.tables([run], {})[0]
+        return table.rows[0][table.columns.index("reached")]
+
+    assert reached(256) == "yes"
+    assert reached(5) == "no: 5 of 256 pinned"
