@@ -41,8 +41,8 @@ def _hung(kind: str, runs: Sequence[Run]) -> Table:
     table = Table(f"From hang to a new pid: a worker that hangs in '{kind}'", HUNG)
     table.notes = [
         "Seconds from the request that hangs to the process that serves in its place (shortest to spread), and to the",
-        "moment when as many workers serve as before (serving, median). Answered: how many of the new ones then answered",
-        "a request. Right pid: in how many runs the hung one went.",
+        "moment when as many workers serve as before (serving, median). Answered: how many of the new ones then",
+        "answered a request. Right pid: in how many runs the hung one went.",
         "A peer that replaced nobody at one limit was not tried at longer ones.",
     ]
     for (title, limit_s), of_row in _rows(runs):
