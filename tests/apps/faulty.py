@@ -246,6 +246,8 @@ async def _never_end(send: Send, kind: str) -> None:
     length = [(b"content-length", b"100000")] if kind == "drip" else []
     await send({"type": "http.response.start", "status": 200, "headers": length})
     for _ in range(90_000):
+        if kind == "flood" and _transport(send).is_closing():
+            return  # or a stop of the worker would wait for it
         body = b"." if kind == "drip" else b"." * 1000
         await send({"type": "http.response.body", "body": body, "more_body": True})
         await asyncio.sleep({"endless": FOR_EVER_S, "drip": 1.0, "flood": 0.001}[kind])

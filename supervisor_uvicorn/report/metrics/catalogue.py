@@ -48,8 +48,8 @@ EVENTS = (
 """supervisor 4.3.0, events.py ``EventTypes``: those that a listener of ours is told to ask for."""
 
 ERRORS = (
-    *("board", "exit_on", "explain", "given up", "in doubt", "intentions", "lock", "metrics", "nobody", "not pinned"),
-    *("notify", "request", "self test", "settings", "stuck", "supervisord"),
+    *("board", "descriptors", "exit_on", "explain", "given up", "in doubt", "intentions", "lock", "metrics", "nobody"),
+    *("not pinned", "notify", "request", "self test", "settings", "stuck", "supervisord"),
     OTHER,
 )
 """``reason`` of the log's ``error`` lines."""
