@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -271,6 +273,19 @@ def test_a_fault_is_one_whatever_is_kept() -> None:
         with pytest.raises(Fault) as caught:
             rpc.call("x", only=frozenset({"name"}))
         assert caught.value.code == 10
+
+
+def test_an_answer_is_let_go_of_without_the_garbage_collector() -> None:
+    answer = rpc_module._Answer("x", frozenset({"a"}))
+    answer.feed(xmlrpc.client.dumps(([{"a": 1, "b": 2}],), methodresponse=True).encode())
+    assert answer.result() == [{"a": 1}]
+    reader = weakref.ref(answer._reader)
+    gc.disable()
+    try:
+        del answer
+        assert reader() is None
+    finally:
+        gc.enable()
 
 
 # -- peers that do everything wrong
