@@ -230,8 +230,10 @@ class Pins:
             self.connects += gain.connects
             new += gain.pins
             self._unseen |= gain.trouble
-            tries, _ = self._fruitless.pop(address, (0, None))
-            if not gain.pins and gain.connects:
+            if gain.pins:
+                self._fruitless.pop(address, None)
+            elif gain.connects:
+                tries, _ = self._fruitless.get(address, (0, None))
                 self._fruitless[address] = tries + 1, frozenset(target.worker for target in unpinned)
         for pin in new:
             worker = pin.target.worker

@@ -116,11 +116,11 @@ def test_an_application_that_takes_its_time_is_not_a_silent_loop(
             driver.pin_all()
             began = time.monotonic()
             outcomes: list[HttpOutcome] = []
-            sights = driver.look(ask=True)
+            ask = True  # its answer may be there before the look that asks is over
             while time.monotonic() - began < 5:
-                sights = driver.look()
+                (sight,) = driver.look(ask=ask).values()
+                ask = False
                 time.sleep(0.02)
-                (sight,) = sights.values()
                 assert sight.unread_since is None or time.monotonic() - sight.unread_since < 0.5
                 if sight.http:
                     outcomes.append(sight.http)
