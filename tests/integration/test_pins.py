@@ -390,7 +390,7 @@ MANY = [sys.executable, "-S", str(ROOT / "benchmarks" / "standin.py")]
 
 def test_many_are_all_pinned(tmp_path: Path, figures: Callable[..., None]) -> None:
     with running(tmp_path, count=32, command=MANY) as program, driving(program.targets()) as driver:
-        driver.until(lambda sights: all(sight.pinned for sight in sights.values()), "all pinned", 120)
+        driver.until(lambda sights: all(sight.pinned for sight in sights.values()), "all pinned", 120, ask=True)
         figures(connects=driver.pins.connects, looks=len(driver.seen))
 
 
@@ -404,7 +404,9 @@ def test_among_many_more_attempts_are_made(tmp_path: Path) -> None:
             program.processes.remove(stranger)
             with driving(targets) as driver:
                 accepting = [target.worker for target in targets[:-1]]
-                driver.until(lambda sights: all(sights[worker].pinned for worker in accepting), "the real ones", 120)
+                driver.until(
+                    lambda sights: all(sights[worker].pinned for worker in accepting), "the real ones", 120, ask=True
+                )
                 trying = 0
                 for _ in range(30):
                     spent = driver.pins.connects
