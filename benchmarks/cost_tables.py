@@ -60,9 +60,8 @@ def look_cpu(runs: Sequence[Run], kind: str) -> Points:
 def missed(runs: Sequence[Run], kind: str, listener: str) -> str:
     """Where not all were pinned, in words: then the figures are of fewer workers than they say."""
     for run in runs:
-        if (run.get("kind"), run.get("listener")) == (kind, listener) and run.get("pinned", run["workers"]) < run[
-            "workers"
-        ]:
+        of_it = (run.get("kind"), run.get("listener")) == (kind, listener)
+        if of_it and run.get("pinned", run["workers"]) < run["workers"]:
             return f"no: {run['pinned']} of {run['workers']} pinned"
     return ""
 

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness.interpreter import about
 from harness.waiting import wait_for
-from real_uvicorn import driving, json_of, running
+from real_uvicorn import Program, driving, json_of, running
 
 from supervisor_uvicorn.kernel import proc
 from supervisor_uvicorn.kernel.errors import Exhausted, Refused
@@ -361,28 +361,32 @@ def test_a_full_descriptor_table(tmp_path: Path) -> None:
         driver.pin_all()
 
 
-def test_attempts_that_gain_nothing_wait_for_a_tick(tmp_path: Path) -> None:
-    """A target whose process does not accept there: nobody can be pinned, and we do not try all the time."""
-    with running(tmp_path, count=1) as program:
-        stranger = subprocess.Popen(["sleep", "60"])
+@contextlib.contextmanager
+def strange(program: Program) -> Iterator[list[Target]]:
+    """Its targets, and one more whose process does not accept there."""
+    with subprocess.Popen(["sleep", "300"]) as stranger:
         try:
             program.processes.append(stranger)
             targets = program.targets()
             program.processes.remove(stranger)
-            with driving(targets) as driver:
-                driver.until(lambda s: s[targets[0].worker].pinned, "the real one pinned")
-                for _ in range(5):
-                    driver.look()
-                spent = driver.pins.connects
-                for _ in range(20):
-                    sights = driver.look()
-                assert driver.pins.connects == spent
-                assert sights[targets[1].worker] == Sight()
-                driver.look(ask=True)
-                assert spent < driver.pins.connects <= spent + 4 * 2 + 8
+            yield targets
         finally:
             stranger.kill()
-            stranger.wait()
+
+
+def test_attempts_that_gain_nothing_wait_for_a_tick(tmp_path: Path) -> None:
+    """A target whose process does not accept there: nobody can be pinned, and we do not try all the time."""
+    with running(tmp_path, count=1) as program, strange(program) as targets, driving(targets) as driver:
+        driver.until(lambda s: s[targets[0].worker].pinned, "the real one pinned")
+        for _ in range(5):
+            driver.look()
+        spent = driver.pins.connects
+        for _ in range(20):
+            sights = driver.look()
+        assert driver.pins.connects == spent
+        assert sights[targets[1].worker] == Sight()
+        driver.look(ask=True)
+        assert spent < driver.pins.connects <= spent + 4 * 2 + 8
 
 
 MANY = [sys.executable, "-S", str(ROOT / "benchmarks" / "standin.py")]
@@ -397,26 +401,16 @@ def test_many_are_all_pinned(tmp_path: Path, figures: Callable[..., None]) -> No
 def test_among_many_more_attempts_are_made(tmp_path: Path) -> None:
     """The last one of twelve is not given up after three looks, and yet not tried for ever."""
     with running(tmp_path, count=11, command=MANY) as program:
-        stranger = subprocess.Popen(["sleep", "300"])
-        try:
-            program.processes.append(stranger)
-            targets = program.targets()
-            program.processes.remove(stranger)
-            with driving(targets) as driver:
-                accepting = [target.worker for target in targets[:-1]]
-                driver.until(
-                    lambda sights: all(sights[worker].pinned for worker in accepting), "the real ones", 120, ask=True
-                )
-                trying = 0
-                for _ in range(30):
-                    spent = driver.pins.connects
-                    driver.look()
-                    trying += driver.pins.connects > spent
-                # Half as many as there are workers; one may have been among the looks before.
-                assert trying in (5, 6)
-        finally:
-            stranger.kill()
-            stranger.wait()
+        with strange(program) as targets, driving(targets) as driver:
+            real = [target.worker for target in targets[:-1]]
+            driver.until(lambda sights: all(sights[one].pinned for one in real), "the real ones", 120, ask=True)
+            trying = 0
+            for _ in range(30):
+                spent = driver.pins.connects
+                driver.look()
+                trying += driver.pins.connects > spent
+            # Half as many as there are workers; one may have been among the looks before.
+            assert trying in (5, 6)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
