@@ -400,17 +400,20 @@ def test_many_are_all_pinned(tmp_path: Path, figures: Callable[..., None]) -> No
 
 def test_among_many_more_attempts_are_made(tmp_path: Path) -> None:
     """The last one of twelve is not given up after three looks, and yet not tried for ever."""
-    with running(tmp_path, count=11, command=MANY) as program:
-        with strange(program) as targets, driving(targets) as driver:
-            real = [target.worker for target in targets[:-1]]
-            driver.until(lambda sights: all(sights[one].pinned for one in real), "the real ones", 120, ask=True)
-            trying = 0
-            for _ in range(30):
-                spent = driver.pins.connects
-                driver.look()
-                trying += driver.pins.connects > spent
-            # Half as many as there are workers; one may have been among the looks before.
-            assert trying in (5, 6)
+    with (
+        running(tmp_path, count=11, command=MANY) as program,
+        strange(program) as targets,
+        driving(targets) as driver,
+    ):
+        real = [target.worker for target in targets[:-1]]
+        driver.until(lambda sights: all(sights[one].pinned for one in real), "the real ones", 120, ask=True)
+        trying = 0
+        for _ in range(30):
+            spent = driver.pins.connects
+            driver.look()
+            trying += driver.pins.connects > spent
+        # Half as many as there are workers; one may have been among the looks before.
+        assert trying in (5, 6)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
