@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from supervisor_uvicorn.model import Address, HttpOutcome, Options, WorkerId
@@ -12,7 +13,7 @@ LIMIT_CONCURRENCY = "limit-concurrency"
 HEAD_LIMIT = "head-limit"
 """``Sight.trouble`` of a worker whose ``--h11-max-incomplete-event-size`` leaves no room for a growing head."""
 
-_LEAST_LIMIT_CONCURRENCY = 20
+_OURS_OF_ALL = 20  # one of so many connections that a worker may hold may be ours
 _MOST_HEAD_BYTES = 4096  # h11 answers 400 and logs at 16 KiB (h11 0.16, DEFAULT_MAX_INCOMPLETE_EVENT_SIZE)
 
 
@@ -46,11 +47,16 @@ class Target:
         return min(_MOST_HEAD_BYTES, self.options.max_head_bytes // 2)
 
     @property
+    def most_connections(self) -> int:
+        """That the worker may hold of us at one time. Each counts against its limit: clients get 503 because of us."""
+        limit = self.options.limit_concurrency
+        return limit // _OURS_OF_ALL if limit is not None else sys.maxsize
+
+    @property
     def unpinnable(self) -> str:
         """Why no connection may be held to this worker; "" where one may."""
-        limit = self.options.limit_concurrency
-        if limit is not None and limit < _LEAST_LIMIT_CONCURRENCY:
-            return LIMIT_CONCURRENCY  # each pinned connection is one of them: clients would get 503 because of us
+        if self.most_connections == 0:
+            return LIMIT_CONCURRENCY
         if len(self.head_start) + 64 > self.most_head_bytes:
             return HEAD_LIMIT
         return ""

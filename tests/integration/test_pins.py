@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -476,36 +475,6 @@ def test_acquirer_keeps_one_connection_only(tmp_path: Path) -> None:
         driver.targets = []
         driver.look()
         assert not acquirer.queued
-
-
-@pytest.mark.parametrize(("many", "each"), [(True, 2), (False, 1)])
-def test_among_many_another_connection_goes_ahead(many: bool, each: int) -> None:
-    """It wakes all workers, so that not always the same one wins; nothing of it is left open."""
-    taken: list[socket.socket] = []
-    pid = os.getppid()  # does not hold what is accepted here
-    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    taken.append(stack.enter_context(listening.accept()[0]))
-
-        acceptor = threading.Thread(target=accept)
-        acceptor.start()
-        try:
-            address = Address("tcp", "127.0.0.1", listening.getsockname()[1])
-            target = Target(WorkerId("web:web", pid, proc.born(pid)), address, Options())
-            acquirer = Acquirer(SockDiag(), time.monotonic)
-            keep_busy = None if many else lambda _: None
-            gain = acquirer.acquire(address, [target], 4, time.monotonic() + 30, keep_busy)
-            assert (gain.connects, gain.pins, acquirer.queued) == (4, [], {})
-            wait_for(lambda: len(taken) == 4 * each, 10, "every connection")
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)  # ends the accept
-            acceptor.join(10)
-        for connection in taken:
-            connection.settimeout(10)
-            assert connection.recv(1) == b""
 
 
 def test_unexpected_words_end_a_pin(tmp_path: Path) -> None:
