@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass
 
@@ -91,6 +92,7 @@ class Sight:
 _ALLOWED = frozenset(b"!$&'()*+,-./:;=?@_~%ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 
 
+@functools.lru_cache(maxsize=256)  # asked for several times for each worker at each look
 def _target(path: str) -> bytes:
     """The request target, with what may not stand in it percent-encoded (RFC 9112, 3.2.1; RFC 3986, 3.3 and 3.4)."""
     raw = path.encode("utf-8", "surrogateescape")
