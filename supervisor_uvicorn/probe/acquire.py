@@ -9,12 +9,12 @@ and 127; without the pulse 22 and 136, 12 and 24.
 
 Among many workers the pulse is of no use: before the last has it, the first has read it and sleeps again. And one
 connection at a time is not enough: the kernel wakes all of them for it, it seems in the same order each time, for the
-same few win. So eight are made in one go: while the first is fought for, the others find the workers awake and in
-another order, and each is used. Until all were pinned on 2 cores that did nothing else, single ones and such volleys:
-16 uvicorns after 212 and 371 connects, 112 and 184; 64 small servers 63 after 1565, all after 1112 and 3272; 64
-uvicorns (volleys alone) 520 and 616; 256 small servers 71 after 2187, all after 3864 in 27 s. Volleys of four took less
-connects where there are 16, and more time where there are 64. Waiting between the connections of a volley made it
-worse.
+same few win. So eight are made in one go, and each is used: those behind the first find the workers awake already, and
+go to others. Until all were pinned on 2 cores that did nothing else, single ones and such volleys: 16 uvicorns after
+212 and 371 connects, 112 and 184; 64 small servers 63 after 1565, all after 1112 and 3272; 64 uvicorns (volleys alone)
+520 and 616; 256 small servers 71 after 2187, all after 3864. Volleys of four took fewer connects where there are 16,
+and more time where there are 64; waiting between the connections of a volley made it worse. ``start`` in
+``benchmarks.cost`` is the time that it takes a listener.
 """
 
 from __future__ import annotations
