@@ -9,12 +9,12 @@ and 127; without the pulse 22 and 136, 12 and 24.
 
 Among many workers the pulse is of no use: before the last has it, the first has read it and sleeps again. And one
 connection at a time is not enough: the kernel wakes all of them for it, it seems in the same order each time, for the
-same few win. So eight are made in one go, and each is used: those behind the first find the workers awake already, and
-go to others. Until all were pinned on 2 cores that did nothing else, single ones and such volleys: 16 uvicorns after
-212 and 371 connects, 112 and 184; 64 small servers 63 after 1565, all after 1112 and 3272; 64 uvicorns (volleys alone)
-520 and 616; 256 small servers 71 after 2187, all after 3864. Volleys of four took fewer connects where there are 16,
-and more time where there are 64; waiting between the connections of a volley made it worse. ``start`` in
-``benchmarks.cost`` is the time that it takes a listener.
+same few win. So eight are made in one go, where the accept queue has room for them, and each is used: those behind the
+first find the workers awake already, and go to others. Until all were pinned on 2 cores that did nothing else, single
+ones and such volleys: 16 uvicorns after 212 and 371 connects, 112 and 184; 64 small servers 63 after 1565, all after
+1112 and 3272; 64 uvicorns (volleys alone) 520 and 616; 256 small servers 71 after 2187, all after 3864. Volleys of four
+took fewer connects where there are 16, and more time where there are 64; waiting between the connections of a volley
+made it worse. ``start`` in ``benchmarks.cost`` is the time that it takes a listener.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from supervisor_uvicorn.probe.target import Target
 _ACCEPT_WAIT_S = 0.020  # a saturated worker reads after 10-20 ms; a connection left behind is looked at again
 _GAP_S, _GAP_AMONG_MANY_S = 0.008, 0.016
 _VOLLEY = 8  # connections in one go where no pulse goes before them; one worker may take them all
+_OF_FREE_PLACES = 8  # at most one of so many in the accept queue is taken by a volley: they are the clients' places
 _FIRST_SLEEP_S, _SLEEP_GROWTH = 0.0002, 1.5
 _CONNECTING = frozenset({0, errno.EINPROGRESS})
 
@@ -81,22 +82,27 @@ class Acquirer:
 
         ``keep_busy`` sends a pulse to the pinned workers of this address; it is given those that were pinned just now.
         None: there are too many of them.
-        Never raises. Takes at most one wait of 20 ms longer than ``until``, but for reading the descriptors of a worker
-        that has thousands of them.
+        Never raises. Takes at most one wait of 20 ms longer than ``until``, but for reading the descriptors of workers
+        that have thousands of them.
         """
         gain = Gain()
         missing = list(unpinned)
         try:
             if not self._settle_queued(address, missing, gain):
                 return gain
-            volley_size = min([1 if keep_busy is not None else _VOLLEY, *(one.most_connections for one in unpinned)])
+            volley_size = min([1 if keep_busy is not None else _VOLLEY, *(one.most_in_one_go for one in unpinned)])
             while missing and gain.connects < most_connects and self._clock() < until:
                 if gain.connects:
                     time.sleep(_GAP_S if keep_busy is not None else _GAP_AMONG_MANY_S)
-                size = min(volley_size, most_connects - gain.connects)
-                volley = self._volley(address, size, gain, keep_busy)
-                if not volley or not self._use_all(address, volley, missing, gain):
-                    break
+                try:
+                    size = min(self._places(address, volley_size), most_connects - gain.connects)
+                    volley = self._volley(address, size, gain, keep_busy)
+                    if not volley or not self._use_all(address, volley, missing, gain, until):
+                        break
+                except Exhausted:
+                    if volley_size == 1:
+                        raise
+                    volley_size = 1  # with as few descriptors as can be
         except KernelError as error:
             gain.trouble |= {target.worker: error for target in missing}
         return gain
@@ -121,6 +127,20 @@ class Acquirer:
         self._use(queued.connection, inode, missing, gain)
         return True
 
+    def _places(self, address: Address, wanted: int) -> int:
+        """So many of ``wanted`` connections as the accept queue has room for beside the clients'; 1 where we cannot
+        tell."""
+        if wanted == 1:
+            return 1
+        try:
+            found = [one for one in self._diag.listening().values() if one.address == address]
+        except Exhausted:
+            raise
+        except KernelError:
+            return 1
+        free = min((one.queue_limit - one.queue_length for one in found), default=0)
+        return max(1, min(wanted, free // _OF_FREE_PLACES))
+
     def _volley(
         self, address: Address, size: int, gain: Gain, keep_busy: Callable[[Sequence[Pin]], None] | None
     ) -> deque[PlainSocket]:
@@ -133,18 +153,26 @@ class Acquirer:
                 if connection is None:
                     break
                 volley.append(connection)
-        except KernelError:
+        except BaseException:
             _close_all(volley)
             raise
         return volley
 
-    def _use_all(self, address: Address, volley: deque[PlainSocket], missing: list[Target], gain: Gain) -> bool:
-        """True: each was accepted by somebody. At most one is left queued; the others are pins or closed."""
+    def _use_all(
+        self, address: Address, volley: deque[PlainSocket], missing: list[Target], gain: Gain, until: float
+    ) -> bool:
+        """Use the oldest, and the others before ``until``. At most one is left queued; the others are pins or closed.
+
+        False: one was not accepted, and it is of no use to make more.
+        """
+        well = True
         try:
-            while volley and missing:
-                if not self._wait_and_use(address, volley.popleft(), missing, gain):
+            while True:
+                well = self._wait_and_use(address, volley.popleft(), missing, gain) and well
+                if address in self.queued:  # then those behind it wait as well
                     return False
-            return True
+                if not (volley and missing and self._clock() < until):
+                    return well
         finally:
             _close_all(volley)
 

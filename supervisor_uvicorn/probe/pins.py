@@ -27,6 +27,8 @@ _HANDSHAKES = 2
 # One attempt of 24 connects misses an idle worker of four about once in ten times; among 64, the last one took up to
 # 2,000 connects, at some 80 a look:
 _MOST_FRUITLESS, _FRUITLESS_PER_WORKER = 3, 0.5
+# Each of an attempt that will most likely be in vain; 24 are what an attempt among four makes:
+_MOST_CONNECTS_IN_VAIN = 24
 
 Submit = Callable[[Callable[[], None]], None]
 
@@ -219,8 +221,10 @@ class Pins:
         for address, unpinned in missing.items():
             workers = sum(target.address == address for target in wanted)
             # A connection that waits is looked at in any case: while it waits it is evidence.
-            if may_acquire and self._is_promising(address, unpinned, workers, ask=ask):
+            if may_acquire and self._is_promising(address, unpinned, workers):
                 most_connects = 4 * workers + 8
+            elif may_acquire and ask:
+                most_connects = min(4 * workers + 8, _MOST_CONNECTS_IN_VAIN)
             elif address in self._acquirer.queued:
                 most_connects = 0
             else:
@@ -242,12 +246,12 @@ class Pins:
             pin.is_due = pin.target.eager
         self._shake_hands(new)
 
-    def _is_promising(self, address: Address, unpinned: Sequence[Target], workers: int, *, ask: bool) -> bool:
-        """False where the last attempts gained nothing and nobody new is missing, until the next TICK."""
+    def _is_promising(self, address: Address, unpinned: Sequence[Target], workers: int) -> bool:
+        """False where the last attempts gained nothing and nobody new is missing: then it is tried at TICKs only."""
         tries, tried = self._fruitless.get(address, (0, frozenset()))
         if tries < max(_MOST_FRUITLESS, _FRUITLESS_PER_WORKER * workers):
             tried = frozenset()
-        return ask or any(target.worker not in tried | self._short_lived for target in unpinned)
+        return any(target.worker not in tried | self._short_lived for target in unpinned)
 
     def _keep_busy(self, address: Address, new: Sequence[Pin]) -> None:
         """Give the pinned workers of an address something to do, so that another one takes the next connection."""

@@ -48,15 +48,16 @@ class Target:
         return min(_MOST_HEAD_BYTES, self.options.max_head_bytes // 2)
 
     @property
-    def most_connections(self) -> int:
-        """That the worker may hold of us at one time. Each counts against its limit: clients get 503 because of us."""
+    def most_in_one_go(self) -> int:
+        """So many new connections of ours at once do not matter beside its limit, above which its clients get 503; 0:
+        not even a pin. (The pin, and those whose end it has not seen yet, come on top.)"""
         limit = self.options.limit_concurrency
         return limit // _OURS_OF_ALL if limit is not None else sys.maxsize
 
     @property
     def unpinnable(self) -> str:
         """Why no connection may be held to this worker; "" where one may."""
-        if self.most_connections == 0:
+        if self.most_in_one_go == 0:
             return LIMIT_CONCURRENCY
         if len(self.head_start) + 64 > self.most_head_bytes:
             return HEAD_LIMIT

@@ -31,3 +31,14 @@ def test_the_value_before_stays_as_it_was() -> None:
 def test_what_is_no_field_is_refused() -> None:
     with pytest.raises(TypeError, match="Past has no field lags"):
         replace(BEFORE, lags=1.0)  # type: ignore[call-arg]
+
+
+def test_it_is_used_on_what_it_can_copy() -> None:
+    """Nothing is computed when a Past is made, and nothing is kept in it but its fields."""
+    fields = dataclasses.fields(Past)
+    assert all(one.init for one in fields)
+    assert not hasattr(Past, "__post_init__")
+    for name, member in vars(Past).items():
+        if isinstance(member, property) or hasattr(member, "attrname"):  # functools.cached_property has that
+            getattr(BEFORE, name)
+    assert vars(BEFORE).keys() == {one.name for one in fields}
