@@ -238,7 +238,10 @@ async def _answer_health(send: Send, health: str) -> None:
         if kind == "garbage":
             transport.write(b"\x00\xff garbage, not HTTP \r\n\r\n" * 3)
         transport.close()
-        await asyncio.sleep(FOR_EVER_S)  # for uvicorn the answer is never given
+        while not _cycle(
+            send
+        ).disconnected:  # before, uvicorn would answer 500 in our place; a stop must not wait for us
+            await asyncio.sleep(0.001)
 
 
 async def _never_end(send: Send, kind: str) -> None:
@@ -255,9 +258,12 @@ async def _never_end(send: Send, kind: str) -> None:
 
 def _transport(send: Send) -> asyncio.Transport:
     """What ASGI cannot do is done on the transport, which uvicorn's request cycle holds (h11 and httptools alike)."""
-    cycle = send.__self__  # type: ignore[attr-defined]
-    transport: asyncio.Transport = cycle.transport
+    transport: asyncio.Transport = _cycle(send).transport
     return transport
+
+
+def _cycle(send: Send) -> Any:
+    return send.__self__  # type: ignore[attr-defined]
 
 
 # --- hangs: none of them returns ------------------------------------------------------------------------------------
