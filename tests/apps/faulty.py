@@ -238,9 +238,8 @@ async def _answer_health(send: Send, health: str) -> None:
         if kind == "garbage":
             transport.write(b"\x00\xff garbage, not HTTP \r\n\r\n" * 3)
         transport.close()
-        while not _cycle(
-            send
-        ).disconnected:  # before, uvicorn would answer 500 in our place; a stop must not wait for us
+        # Ended before, uvicorn would answer 500 in our place; never ended, a stop of the worker would wait for us.
+        while not _cycle(send).disconnected:
             await asyncio.sleep(0.001)
 
 

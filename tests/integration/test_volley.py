@@ -121,15 +121,7 @@ def test_as_many_as_may_be_are_made_and_all_are_closed_again(stranger: int, many
         taken: list[socket.socket] = []
         with contextlib.ExitStack() as stack:
             here = stack.enter_context(place())
-
-            def accept(
-                here: Place = here, taken: list[socket.socket] = taken, stack: contextlib.ExitStack = stack
-            ) -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        taken.append(stack.enter_context(here.listening.accept()[0]))
-
-            acceptor = threading.Thread(target=accept)
+            acceptor = threading.Thread(target=accept_all, args=(here.listening, taken, stack))
             acceptor.start()
             try:
                 gain = here.attempt(stranger, VOLLEY + 4, many=many)
@@ -254,7 +246,7 @@ def test_pins_takes_volleys_above_eight_workers_only(stranger: int) -> None:
                 Target(WorkerId(f"web:web-{one}", stranger, proc.born(stranger)), here.address, Options())
                 for one in range(number)
             ]
-            pins = Pins(SockDiag())
+            pins = Pins(here.acquirer._diag)
             try:
                 began = time.monotonic()
                 sights = pins.look(targets, may_acquire=True, ask=False)
@@ -276,7 +268,7 @@ def test_who_can_never_be_pinned_is_tried_less(stranger: int) -> None:
             Target(WorkerId(f"web:web-{one}", stranger, proc.born(stranger)), here.address, Options())
             for one in range(9)
         ]
-        pins = Pins(SockDiag())
+        pins = Pins(here.acquirer._diag)
 
         def made(*, ask: bool) -> int:
             before = pins.connects
