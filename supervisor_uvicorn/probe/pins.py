@@ -27,7 +27,7 @@ _HANDSHAKES = 2
 # One attempt of 24 connects misses an idle worker of four about once in ten times; among 64, the last one took up to
 # 2,000 connects, at some 80 a look:
 _MOST_FRUITLESS, _FRUITLESS_PER_WORKER = 3, 0.5
-# Each of an attempt that will most likely be in vain; 24 are what an attempt among four makes:
+# Where an attempt will most likely be in vain, it makes no more than one among four workers does:
 _MOST_CONNECTS_IN_VAIN = 24
 
 Submit = Callable[[Callable[[], None]], None]
